@@ -1,0 +1,1 @@
+"""The door: public names and the command line. No logic lives here."""
