@@ -1,0 +1,134 @@
+"""Forecasts that wait for their truth: quantiles at sampled horizons, met by the actual when it is final.
+
+In: forecasts as published at a bucket's close; the demand of a bucket once it is final.
+Out: matched pairs of quantiles and actuals, to be scored and learned from.
+Must not know: the shop, the model. Rule: a forecast meets its actual when the bucket is final, never earlier.
+
+Quantiles are kept as square roots in float16: demand up to 4e9 fits and the relative error stays below 0.1 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from models.forecast import LEVELS
+from online.scores import SCORE_LEVELS
+
+F32 = npt.NDArray[np.float32]
+Slots = npt.NDArray[np.integer[Any]]
+
+HORIZONS: tuple[int, ...] = (1, 2, 3, 7, 14, 28)
+"""Horizons, in buckets, at which forecasts are kept: 5 levels of each target still to come take about 600 bytes a series."""
+
+_PICK = [LEVELS.index(level) for level in SCORE_LEVELS]
+_EXTRA = 4  # a bucket turns final some buckets after it closed: two hours of lateness are up to three hour buckets
+
+
+class Matured(NamedTuple):
+    """Forecasts of one horizon that met their actuals.
+
+    Attributes
+    ----------
+    index
+        Index into `HORIZONS`.
+    quantiles
+        As published, float32 (N, levels).
+    actual
+        Demand of the final bucket, float32 (N,).
+    slots
+        Rows they belong to, (N,).
+    """
+
+    index: int
+    quantiles: F32
+    actual: F32
+    slots: Slots
+
+
+class Outcomes:
+    """Pending forecasts per slot, in rings indexed by the target bucket.
+
+    A cell holds the square roots shifted by one, so that zero still means "nothing published".
+
+    Examples
+    --------
+    >>> outcomes = Outcomes(4)
+    >>> quantiles = np.ones((1, 28, len(LEVELS)), np.float32)
+    >>> outcomes.publish(np.array([2]), 100, quantiles)  # step 1 is bucket 100
+    >>> [(m.index, m.actual.tolist()) for m in outcomes.mature(np.array([2]), 100, np.array([5.0], np.float32))]
+    [(0, [5.0])]
+    """
+
+    def __init__(self, max_series: int, horizons: tuple[int, ...] = HORIZONS) -> None:
+        self.horizons = horizons
+        self.cells = [np.zeros((max_series, h + _EXTRA, len(_PICK)), np.float16) for h in horizons]
+        self._written: dict[tuple[int, int], None] = {}
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes that one series takes."""
+        return sum(cell.itemsize * int(np.prod(cell.shape[1:])) for cell in self.cells)
+
+    def publish(self, slots: Slots, first_bucket: int, quantiles: F32) -> None:
+        """Keep the sampled horizons of forecasts published at a close; step 1 is ``first_bucket``.
+
+        Parameters
+        ----------
+        slots
+            Rows, (B,).
+        first_bucket
+            Bucket of step 1.
+        quantiles
+            As published, float32 (B, H, Q) at the contract's levels.
+        """
+        for index, h in enumerate(self.horizons):
+            if h <= quantiles.shape[1]:
+                kept = (np.sqrt(quantiles[:, h - 1, _PICK]) + np.float32(1)).astype(np.float16)  # (B, levels)
+                self.cells[index][slots, (first_bucket + h - 1) % (h + _EXTRA)] = kept
+                self._written[index, (first_bucket + h - 1) % (h + _EXTRA)] = None
+
+    def mature(self, slots: Slots, bucket: int, actual: F32) -> Iterator[Matured]:
+        """Yield the pairs of a bucket that is final, and free their cells.
+
+        Parameters
+        ----------
+        slots
+            Rows whose bucket is final, (N,).
+        bucket
+            The bucket.
+        actual
+            Its demand, float32 (N,).
+        """
+        for index, h in enumerate(self.horizons):
+            column = bucket % (h + _EXTRA)
+            kept = self.cells[index][slots, column].astype(np.float32)  # (N, levels)
+            has = kept[:, 0] != 0
+            if has.any():
+                yield Matured(index, np.square(kept[has] - 1), actual[has], slots[has])
+                self.cells[index][slots, column] = 0
+                self._written[index, column] = None
+
+    def clear(self, slot: int) -> None:
+        """Forget what waits for a slot."""
+        for index, cell in enumerate(self.cells):
+            cell[slot] = 0
+            self._written |= {(index, column): None for column in range(cell.shape[1])}
+
+    def changes(self, used: int, block_rows: int) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield ``(key, payload)`` of columns written since the last call, in blocks of rows."""
+        for index, column in self._written:
+            for start in range(0, used, block_rows):
+                part = self.cells[index][start : min(start + block_rows, used), column]
+                yield f"outcomes/{index}/{column}/{start // block_rows}", {"start": start, "cells": part.tobytes()}
+        self._written.clear()
+
+    def restore(self, key: str, payload: dict[str, Any]) -> None:
+        """Take over one payload of `changes`."""
+        _, index, column, _ = key.split("/")
+        values = np.frombuffer(payload["cells"], np.float16).reshape(-1, len(_PICK))
+        start = payload["start"]
+        self.cells[int(index)][start : start + len(values), int(column)] = values

@@ -1,0 +1,141 @@
+"""Which slot belongs to which series: keys in, row numbers of all per-series arrays out.
+
+In: SKUs and locations of events. Out: slots, -1 where the series is not known or was refused.
+Must not know: what the arrays hold. Rule: a slot belongs to one series until it is freed; the lowest free slot is used
+next, so that a restored map hands out the same slots.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from streams.state import BLOCK_ROWS, Record, pack, unpack
+
+I32 = npt.NDArray[np.int32]
+DEFAULT_LOCATION = "default"
+_SEPARATOR = "\x1f"  # no SKU or location holds a control character
+
+
+class SeriesMap:
+    """Slots of series ``(sku, location)``, at most ``max_series``.
+
+    Examples
+    --------
+    >>> series = SeriesMap(2)
+    >>> series.add("mug", "default"), series.add("cup", "default"), series.add("jug", "default")
+    (0, 1, -1)
+    >>> series.find(["cup", "jug"], ["default", "default"]).tolist(), series.refused
+    ([1, -1], 1)
+    """
+
+    def __init__(self, max_series: int) -> None:
+        self.max_series = max_series
+        self.skus: list[str | None] = []
+        self.locations: list[str | None] = []
+        self.id_seed = np.zeros(max_series, np.uint64)
+        self.refused = 0
+        self._slots: dict[str, int] = {}
+        self._free: list[int] = []
+        self._touched: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    @property
+    def used(self) -> int:
+        """Slots ever used: rows from here on are untouched."""
+        return len(self.skus)
+
+    def find(self, skus: Sequence[str], locations: Sequence[str]) -> I32:
+        """Slots of series, int32 (N,), -1 where unknown."""
+        get = self._slots.get
+        if locations.count(DEFAULT_LOCATION) == len(skus):
+            return np.fromiter((get(sku, -1) for sku in skus), np.int32, len(skus))
+        keys = (_key(sku, location) for sku, location in zip(skus, locations, strict=True))
+        return np.fromiter((get(key, -1) for key in keys), np.int32, len(skus))
+
+    def slot(self, sku: str, location: str) -> int:
+        """Slot of one series, -1 where unknown."""
+        return self._slots.get(_key(sku, location), -1)
+
+    def add(self, sku: str, location: str) -> int:
+        """Slot of a series, made where it is new; -1 and a count in ``refused`` where the maximum is reached."""
+        key = _key(sku, location)
+        slot = self._slots.get(key, -1)
+        if slot >= 0:
+            return slot
+        if len(self._slots) >= self.max_series:
+            self.refused += 1
+            return -1
+        slot = heapq.heappop(self._free) if self._free else self._extend()
+        self._assign(slot, sku, location)
+        self._touched.add(slot // BLOCK_ROWS)
+        return slot
+
+    def free(self, slot: int) -> None:
+        """Give a slot back; the caller clears its rows."""
+        sku, location = self.key(slot)
+        del self._slots[_key(sku, location)]
+        self.skus[slot] = self.locations[slot] = None
+        self.id_seed[slot] = 0
+        heapq.heappush(self._free, slot)
+        self._touched.add(slot // BLOCK_ROWS)
+
+    def key(self, slot: int) -> tuple[str, str]:
+        """SKU and location of a used slot."""
+        sku, location = self.skus[slot], self.locations[slot]
+        if sku is None or location is None:
+            raise KeyError(f"slot {slot} holds no series")
+        return sku, location
+
+    def live(self) -> npt.NDArray[np.int64]:
+        """All slots in use, ascending."""
+        if not self._free:
+            return np.arange(len(self.skus))
+        return np.array([slot for slot, sku in enumerate(self.skus) if sku is not None], np.int64)
+
+    def _extend(self) -> int:
+        self.skus.append(None)
+        self.locations.append(None)
+        return len(self.skus) - 1
+
+    def _assign(self, slot: int, sku: str, location: str) -> None:
+        self._slots[_key(sku, location)] = slot
+        self.skus[slot], self.locations[slot] = sku, location
+        self.id_seed[slot] = sku_seed(sku)
+
+    def changes(self) -> Iterator[Record]:
+        """Yield ``series/<block>`` records of the blocks whose keys changed."""
+        for block in sorted(self._touched):
+            rows = range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, len(self.skus)))
+            yield f"series/{block}", pack([[self.skus[i], self.locations[i]] for i in rows])
+        self._touched.clear()
+
+    def restore(self, key: str, value: bytes | None) -> None:
+        """Take over one record; call `settle` after the last one."""
+        if value is None:
+            return
+        start = int(key.rpartition("/")[2]) * BLOCK_ROWS
+        for i, (sku, location) in enumerate(unpack(key, value), start):
+            while len(self.skus) <= i:
+                self._extend()
+            if sku is not None:
+                self._assign(i, sku, location)
+
+    def settle(self) -> None:
+        """Work out the free slots once all records are taken over."""
+        self._free = [slot for slot, sku in enumerate(self.skus) if sku is None]
+
+
+def sku_seed(sku: str) -> np.uint64:
+    """Stable 64-bit hash of a SKU: mixed with an event's hash it makes ids of different SKUs differ."""
+    return np.uint64(xxhash.xxh3_64_intdigest(sku.encode()))
+
+
+def _key(sku: str, location: str) -> str:
+    return sku if location == DEFAULT_LOCATION else sku + _SEPARATOR + location
