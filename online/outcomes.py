@@ -10,7 +10,8 @@ Quantiles are kept as square roots in float16: demand up to 4e9 fits and the rel
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +23,13 @@ F32 = npt.NDArray[np.float32]
 Slots = npt.NDArray[np.integer[Any]]
 
 HORIZONS: tuple[int, ...] = (1, 2, 3, 7, 14, 28)
-"""Horizons, in buckets, at which forecasts are kept: 5 levels of each target still to come take about 600 bytes a series."""
+"""Horizons, in buckets, at which forecasts are kept: five levels of each pending target take 610 bytes a series."""
 
 _PICK = [LEVELS.index(level) for level in SCORE_LEVELS]
-_EXTRA = 4  # a bucket turns final some buckets after it closed: two hours of lateness are up to three hour buckets
 
 
-class Matured(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Matured:
     """Forecasts of one horizon that met their actuals.
 
     Attributes
@@ -54,6 +55,15 @@ class Outcomes:
 
     A cell holds the square roots shifted by one, so that zero still means "nothing published".
 
+    Parameters
+    ----------
+    max_series
+        Number of slots.
+    open_buckets
+        Buckets that may be open or closed but not final at once; a target waits through all but the open one.
+    horizons
+        Horizons that are kept, in buckets.
+
     Examples
     --------
     >>> outcomes = Outcomes(4)
@@ -63,9 +73,10 @@ class Outcomes:
     [(0, [5.0])]
     """
 
-    def __init__(self, max_series: int, horizons: tuple[int, ...] = HORIZONS) -> None:
+    def __init__(self, max_series: int, open_buckets: int = 3, horizons: tuple[int, ...] = HORIZONS) -> None:
         self.horizons = horizons
-        self.cells = [np.zeros((max_series, h + _EXTRA, len(_PICK)), np.float16) for h in horizons]
+        self._sizes = [h + open_buckets - 2 for h in horizons]
+        self.cells = [np.zeros((max_series, size, len(_PICK)), np.float16) for size in self._sizes]
         self._written: dict[tuple[int, int], None] = {}
 
     @property
@@ -88,8 +99,9 @@ class Outcomes:
         for index, h in enumerate(self.horizons):
             if h <= quantiles.shape[1]:
                 kept = (np.sqrt(quantiles[:, h - 1, _PICK]) + np.float32(1)).astype(np.float16)  # (B, levels)
-                self.cells[index][slots, (first_bucket + h - 1) % (h + _EXTRA)] = kept
-                self._written[index, (first_bucket + h - 1) % (h + _EXTRA)] = None
+                column = (first_bucket + h - 1) % self._sizes[index]
+                self.cells[index][slots, column] = kept
+                self._written[index, column] = None
 
     def mature(self, slots: Slots, bucket: int, actual: F32) -> Iterator[Matured]:
         """Yield the pairs of a bucket that is final, and free their cells.
@@ -103,8 +115,8 @@ class Outcomes:
         actual
             Its demand, float32 (N,).
         """
-        for index, h in enumerate(self.horizons):
-            column = bucket % (h + _EXTRA)
+        for index, size in enumerate(self._sizes):
+            column = bucket % size
             kept = self.cells[index][slots, column].astype(np.float32)  # (N, levels)
             has = kept[:, 0] != 0
             if has.any():

@@ -39,7 +39,9 @@ class Scores:
     def __init__(self, horizons: tuple[int, ...]) -> None:
         self.horizons = horizons
         self._loss = np.zeros((len(horizons), len(SCORE_LEVELS)), np.float64)
-        self._sums = np.zeros((len(horizons), 5), np.float64)  # count, |actual|, |median - actual|, median - actual, inside
+        self._sums = np.zeros(
+            (len(horizons), 5), np.float64
+        )  # count, |actual|, |median - actual|, median - actual, inside
 
     def add(self, index: int, quantiles: F32, actual: F32) -> None:
         """Add matured forecasts of one horizon: quantiles (N, levels), actual (N,)."""
@@ -48,7 +50,13 @@ class Scores:
         levels = np.array(SCORE_LEVELS)
         self._loss[index] += (2 * np.maximum(levels * gap, (levels - 1) * gap)).sum(axis=0)
         inside = (truth >= quantiles[:, _LOW]) & (truth <= quantiles[:, _HIGH])
-        self._sums[index] += (len(truth), np.abs(truth).sum(), np.abs(gap[:, _MID]).sum(), -gap[:, _MID].sum(), inside.sum())
+        self._sums[index] += (
+            len(truth),
+            np.abs(truth).sum(),
+            np.abs(gap[:, _MID]).sum(),
+            -gap[:, _MID].sum(),
+            inside.sum(),
+        )
 
     def summary(self) -> dict[str, Any]:
         """Figures overall and per horizon; a figure without any demand behind it is None.

@@ -4,9 +4,9 @@ In: instants (epoch ms, UTC), a time zone, a width (day or hour).
 Out: bucket numbers and the instants where buckets begin; days that are closed or named.
 Must not know: events, series. Rule: bucket numbers grow by one from each bucket to the next, without gap or repeat.
 
-A day bucket is numbered by its local date (days since 1970-01-01), so days of 23 and 25 hours need no special care. An
-hour bucket is numbered by the elapsed hour, shifted by the zone's part of an hour, so the repeated hour of autumn is two
-buckets.
+A day bucket is numbered by its local date (days since 1970-01-01), so days of 23 and 25 hours need no special care.
+An hour bucket is numbered by the elapsed hour, shifted by the zone's part of an hour, so the repeated hour of autumn
+is two buckets.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Zone:
     def _midnight_ms(self, day: int) -> int:
         d = _EPOCH + timedelta(days=day)
         local = datetime(d.year, d.month, d.day, tzinfo=self._zone)
-        # Where midnight is skipped by a clock change, the first existing instant of the day follows from the offset before it.
+        # Where a clock change skips midnight, the offset before it gives the first instant of the day.
         return int(local.astimezone(UTC).timestamp() * 1000)
 
     def _cover(self, low: int, high: int) -> None:
@@ -151,7 +151,7 @@ class Holidays:
     Examples
     --------
     >>> days = Holidays()
-    >>> days.set(15000, "", "Christmas", "holiday", is_open=False, time_ms=1)
+    >>> days.describe(15000, "", "Christmas", "holiday", is_open=False, time_ms=1)
     >>> days.is_open(15000, "default"), days.is_open(15001, "default")
     (False, True)
     """
@@ -160,7 +160,7 @@ class Holidays:
         self._days: dict[tuple[int, str], tuple[int, str, str, bool]] = {}  # -> (event time, name, kind, open)
         self._changed: set[tuple[int, str]] = set()
 
-    def set(self, day: int, location: str, name: str, kind: str, *, is_open: bool, time_ms: int) -> None:
+    def describe(self, day: int, location: str, name: str, kind: str, *, is_open: bool, time_ms: int) -> None:
         """Note what is said of a local day; an older event than the one known changes nothing."""
         known = self._days.get((day, location))
         if known is None or time_ms >= known[0]:

@@ -36,14 +36,14 @@ RING: dict[str, npt.DTypeLike] = {
     "cancelled": np.float32,  # cancelled orders, in selling units
     "revenue": np.float32,  # quantity x price of the orders, in the base currency
     "price": np.float32,  # listed price when the bucket closed, 0 = unknown
-    "views": np.uint32,
-    "orders": np.uint16,  # order events, held at 65,535
+    "views": np.uint16,  # this and the next three are held at 65,535
+    "orders": np.uint16,
     "carts": np.uint16,
     "sessions": np.uint16,  # distinct sessions that viewed or carted the item
     "in_stock": np.uint8,  # 0 = unknown, 1 = out of stock throughout … 255 = in stock throughout
     "flags": np.uint8,  # bits: see PROMO, SHUT
 }
-"""Channels of the ring and their types: 28 bytes a bucket."""
+"""Channels of the ring and their types: 26 bytes a bucket."""
 PROMO = 1
 SHUT = 2
 
@@ -73,12 +73,13 @@ class PaneConfig:
     weeks
         Weeks of demand kept besides: two years and what a year-ago comparison needs.
     open_buckets
-        Buckets that may be open or closed but not final at once: lateness, bound and belief ahead span less than 9 hours.
+        Buckets that may be open or closed but not final at once: lateness, bound and belief ahead span
+        less than 9 hours, which is three days (yesterday, today, tomorrow) or eleven hours.
     """
 
     buckets: int = 84
     weeks: int = 104
-    open_buckets: int = 4
+    open_buckets: int = 3
 
 
 class Panes:
@@ -147,8 +148,7 @@ class Panes:
         for channel, scale in (("units", UNIT), ("cancelled", UNIT), ("revenue", MONEY)):
             self.ring[channel][slots, column] = self.open[channel][slots, at] / scale
         for channel in ("orders", "views", "carts", "sessions"):
-            top = np.iinfo(self.ring[channel].dtype).max
-            self.ring[channel][slots, column] = np.minimum(self.open[channel][slots, at], top)
+            self.ring[channel][slots, column] = np.minimum(self.open[channel][slots, at], 65_535)
         counts, outs = self.open["counts"][slots, at], self.open["outs"][slots, at]
         share = 255 - np.rint(254 * outs / np.maximum(counts, 1)).astype(np.uint8)
         self.ring["in_stock"][slots, column] = np.where(counts > 0, share, self.ring["in_stock"][slots, column])
@@ -168,7 +168,8 @@ class Panes:
         self.open.touch(slots[used])
         sold = demand > 0
         self._add_week(slots[sold], week, demand[sold])
-        return demand.astype(np.float32)
+        out: F32 = demand.astype(np.float32)
+        return out
 
     def start_week(self, slots: Slots, week: int) -> None:
         """Empty the column of a week that begins."""
@@ -197,13 +198,15 @@ class Panes:
     def demand(self, slots: Slots, open_bucket: int) -> F32:
         """Demand of the closed buckets, max(0, ordered - cancelled), oldest first, float32 (B, T)."""
         gross = self.channel("units", slots, open_bucket) - self.channel("cancelled", slots, open_bucket)
-        return np.maximum(gross, np.float32(0))
+        net: F32 = np.maximum(gross, np.float32(0))
+        return net
 
     def observed(self, slots: Slots, bucket: int) -> F32:
         """Demand seen so far in a bucket that is not final, float32 (B,)."""
         at = bucket % self.config.open_buckets
         net = self.open["units"][slots, at] - self.open["cancelled"][slots, at]
-        return (np.maximum(net, 0) / UNIT).astype(np.float32)
+        seen: F32 = (np.maximum(net, 0) / UNIT).astype(np.float32)
+        return seen
 
     # -- slots and state
 

@@ -4,10 +4,10 @@ In: per record its source (orders, clicks or neither), event time, the shell's c
 Out: the order in which records are applied, the watermark at each, those parked and those given up.
 Must not know: what records mean. Rule: the result depends on the order of records, never on how they are chunked.
 
-The watermark is the newest event time of the flows less a bound, the smallest over the sources that are active. A source
-that the clock has left behind for a while is idle and left out; when all are, the clock itself carries the watermark, so
-that a quiet shop closes its day. A flow event more than six hours ahead of watermark and clock is parked until events of
-three SKUs or the clock pass it: one wrong clock must not make everyone else late.
+The watermark is the newest event time of the flows less a bound, the smallest over the sources that are active. A
+source that the clock has left behind for a while is idle and left out; when all are, the clock itself carries the
+watermark, so that a quiet shop closes its day. A flow event more than six hours ahead of watermark and clock is parked
+until events of three SKUs or the clock pass it: one wrong clock must not make everyone else late.
 """
 
 from __future__ import annotations
@@ -143,8 +143,7 @@ class Watermark:
             if released:
                 self._unage(1)
                 continue
-            for i in self._expire(waiting):
-                given_up.append((i, at))
+            given_up.extend((i, at) for i in self._expire(waiting))
             if self._is_ahead(at, source, time_ms):
                 waiting.append(at)
                 self._parked.append((0, set()))
