@@ -1,0 +1,395 @@
+"""The coordinator: candidates of all shards in, alerts out, with faults of one cause in one alert.
+
+In: `Candidate` records in order of their tick, ticks, and commands about alerts.
+Out: `AlertOutput`, each one revision of one alert.
+Must not know: shards, Kafka, how prices are judged. Rule: everything is decided on the tick clock, as of the moment it
+was due, so that results depend neither on chunks nor on how many ticks came between.
+
+A fault of a feed hits many lines within seconds. A candidate therefore waits until `quiet_ms` pass without another of
+its form. Hits of one feed come at random places of it, so gaps longer than that happen; once three candidates wait, the
+gap that ends the waiting grows with the gaps seen. Lines that come later still
+join: a group takes them in by an update.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from streams.alert_book import Alert, AlertBook, AlertOutput, Group
+from streams.price_alerts import Candidate
+from streams.price_rules import Form
+from streams.state import Record
+
+_FEW = 3  # candidates from which on the gaps between them say something
+_SURPRISE = 8.0  # mean gaps: hits at random places leave a longer one with probability e**-8
+_LONGEST_GAP_MS = 10_000
+_ALIKE = math.log(2.0)  # a decimal shift keeps within this of its group's median ratio; a common jump is no part of it
+_GROUP_LIFE_MS = 300_000  # a feed is over after five minutes: later faults are other faults
+_HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorConfig:
+    """How long candidates wait and when alerts end by themselves.
+
+    Attributes
+    ----------
+    quiet_ms
+        A candidate waits until this long passes without another of its form: event to alert stays below 3 s.
+    longest_ms
+        Longest wait, and how long after its newest line a group takes in another.
+    group_min
+        Lines hit alike that make one alert.
+    expire_ms
+        An alert this old ends by itself (90 days: whoever wanted to act has).
+    critical_money
+        Money at risk from which on an alert of any kind is critical.
+    """
+
+    quiet_ms: int = 2_000
+    longest_ms: int = 30_000
+    group_min: int = 30
+    expire_ms: int = 90 * 24 * _HOUR_MS
+    critical_money: float = 1_000.0
+
+    def __post_init__(self) -> None:
+        """Refuse waits that end before they begin, and groups of one.
+
+        Raises
+        ------
+        ValueError
+            With the names of the fields.
+        """
+        if not 0 < self.quiet_ms <= self.longest_ms:
+            raise ValueError(f"quiet_ms must be above 0 and at most longest_ms, got {self.quiet_ms}, {self.longest_ms}")
+        if self.group_min < 2:
+            raise ValueError(f"group_min must be at least 2, got {self.group_min}")
+
+
+@dataclass(slots=True)
+class _Window:
+    """Candidates of one form that wait."""
+
+    first_ms: int
+    last_ms: int
+    alerts: list[Alert] = field(default_factory=list)
+
+
+class Coordinator:
+    """Decide which candidates become alerts, alone or grouped, and follow each to its end.
+
+    Parameters
+    ----------
+    config
+        Waits and thresholds.
+
+    Examples
+    --------
+    >>> one = Candidate("fire", "placeholder", "low", "a", "default", "web", 1, 0.01, "GBP", 5, "e", tick_ms=1000)
+    >>> coordinator = Coordinator()
+    >>> coordinator.offer(one), coordinator.tick(2999)
+    ([], [])
+    >>> [(alert.revision, alert.event_time_ms) for alert in coordinator.tick(3000)]
+    [(1, 5)]
+    """
+
+    def __init__(self, config: CoordinatorConfig | None = None) -> None:
+        self.config = config or CoordinatorConfig()
+        self._book = AlertBook(self.config.critical_money)
+        # what follows is derived from the book, and derived anew after a restore
+        self._stale = False
+        self._windows: dict[Form, _Window] = {}
+        self._recent: dict[Form, list[Alert]] = {}  # published alone a moment ago
+        self._watched: dict[str, None] = {}  # snoozed alerts, and groups in recovery
+
+    def __len__(self) -> int:
+        """Count what stands: lines that are open or wait, and groups."""
+        return len(self._book.alerts) + len(self._book.groups)
+
+    def offer(self, candidate: Candidate) -> list[AlertOutput]:
+        """Take one candidate; candidates come in order of `tick_ms`, which is applied first.
+
+        Returns
+        -------
+        What became due, and what the candidate changes at once: updates and ends of open alerts.
+        """
+        out = self.tick(candidate.tick_ms)
+        alert = self._book.find(candidate)
+        if candidate.action == "fire":
+            if alert is None:
+                self._enter(self._book.open(candidate))
+        elif alert is not None:
+            out += (self._update if candidate.action == "update" else self._resolve)(alert, candidate)
+        return out
+
+    def tick(self, now_ms: int) -> list[AlertOutput]:
+        """Advance the clock and publish what became due, in the order in which it was due."""
+        self._derive()
+        before = self._book.now_ms
+        if now_ms <= before:
+            return []
+        due: list[tuple[int, int, Form, str]] = [
+            (self._due(window), 0, form, "") for form, window in self._windows.items()
+        ]
+        due += [(self._due_again(name), 1, "zero", name) for name in self._watched]
+        if before // _HOUR_MS != now_ms // _HOUR_MS:
+            due.append((now_ms // _HOUR_MS * _HOUR_MS, 2, "zero", ""))
+        out = []
+        for due_ms, what, form, name in sorted(entry for entry in due if entry[0] <= now_ms):
+            self._book.now_ms = max(before, due_ms)
+            out += self._close(form) if what == 0 else self._again(name) if what == 1 else self._expire()
+        self._book.now_ms = now_ms
+        return out
+
+    def acknowledge(self, fingerprint: str) -> list[AlertOutput]:
+        """Mark a published alert as seen: nothing more is heard of it until its end."""
+        return self._silence(fingerprint, 0)
+
+    def snooze(self, fingerprint: str, until_ms: int) -> list[AlertOutput]:
+        """Silence a published alert until a tick; if it is still open then, a revision says so."""
+        return self._silence(fingerprint, until_ms)
+
+    def changes(self) -> Iterator[Record]:
+        """Yield the records that changed since the last call; their keys begin with ``alerts/``."""
+        return self._book.changes()
+
+    def restore(self, key: str, value: bytes | None) -> None:
+        """Take over one record of `changes`; the newest value of a key wins."""
+        self._book.restore(key, value)
+        self._stale = True
+
+    # ------------------------------------------------------------------------------------------------ waiting
+    def _enter(self, alert: Alert) -> None:
+        window = self._windows.setdefault(alert.candidate.form, _Window(alert.waits_ms, alert.waits_ms))
+        window.last_ms = alert.waits_ms
+        window.alerts.append(alert)
+
+    def _due(self, window: _Window) -> int:
+        return min(window.last_ms + self._gap(window), window.first_ms + self.config.longest_ms)
+
+    def _gap(self, window: _Window) -> int:
+        """Give the pause that ends the waiting: longer where the candidates lie wide apart."""
+        waiting = len(window.alerts)
+        if waiting < _FEW:
+            return self.config.quiet_ms
+        mean = (window.last_ms - window.first_ms) / (waiting - 1)
+        return max(self.config.quiet_ms, min(round(_SURPRISE * mean), _LONGEST_GAP_MS))
+
+    def _close(self, form: Form) -> list[AlertOutput]:
+        """Publish what waited in a form: with running groups, as new groups, and the rest one by one."""
+        window = self._windows.pop(form)
+        # closed by the longest wait, the feed still runs: what is alike now is a part of what will be
+        flowing = window.last_ms + self._gap(window) > self._book.now_ms
+        enough = max(2, self.config.group_min // 3) if flowing else self.config.group_min
+        out, waiting = self._join(form, window.alerts)
+        while len(alike := self._alike(form, waiting)) >= enough:
+            ratios = sorted(_log_ratio(alert.candidate) for alert in alike)
+            out += self._enlist(self._book.open_group(form, ratios[len(ratios) // 2], alike), alike)
+            waiting = _without(waiting, alike)
+        for alert in waiting:
+            out += self._fire_alone(alert)
+        return out
+
+    def _join(self, form: Form, waiting: list[Alert]) -> tuple[list[AlertOutput], list[Alert]]:
+        """Let running groups take in lines that were hit like theirs; give the revisions and the lines left."""
+        out: list[AlertOutput] = []
+        running = [
+            group
+            for group in self._book.groups.values()
+            if group.form == form and self._book.now_ms <= group.fired_ms + _GROUP_LIFE_MS
+        ]
+        for group in sorted(running, key=lambda group: group.seq):
+            alike = [
+                alert
+                for alert in waiting
+                if alert.waits_ms - group.joined_ms <= self.config.longest_ms
+                and abs(_log_ratio(alert.candidate) - group.log_ratio) <= _ALIKE
+            ]
+            if alike:
+                waiting = _without(waiting, alike)
+                group.joined_ms = max(alert.waits_ms for alert in alike)
+                out += self._enlist(group, alike)
+        return out, waiting
+
+    def _alike(self, form: Form, waiting: list[Alert]) -> list[Alert]:
+        """Find the largest set of lines hit alike, those that were published alone a moment ago included."""
+        since_ms = self._book.now_ms - self.config.longest_ms
+        alone = [a for a in self._recent.pop(form, []) if a.fired_ms >= since_ms and self._stands_alone(a)]
+        if alone:
+            self._recent[form] = alone
+        once: dict[tuple[str, str, str], Alert] = {}  # a line that flaps is one line
+        for alert in [*alone, *waiting]:
+            once.setdefault((alert.candidate.sku, alert.candidate.location, alert.candidate.channel), alert)
+        alike = _densest([(_log_ratio(alert.candidate), alert.seq, alert) for alert in once.values()])
+        return alike if any(alert.fired_ms < 0 for alert in alike) else []
+
+    def _stands_alone(self, alert: Alert) -> bool:
+        return not alert.group and alert.fingerprint in self._book.alerts
+
+    # ------------------------------------------------------------------------------------------------ publishing
+    def _fire_alone(self, alert: Alert) -> list[AlertOutput]:
+        alert.fired_ms = self._book.now_ms
+        self._recent.setdefault(alert.candidate.form, []).append(alert)
+        out = [self._book.revise(alert, "firing", alert.candidate)]
+        return out + self._resolve(alert, alert.ended) if alert.ended is not None else out
+
+    def _enlist(self, group: Group, alike: Sequence[Alert]) -> list[AlertOutput]:
+        """Make lines members of a group, publish it, and take out those that recovered while they waited."""
+        out = []
+        for alert in alike:
+            if alert.fired_ms >= 0:
+                over = msgspec.structs.replace(alert.candidate, resolution="expired")
+                out.append(self._book.revise(alert, "resolved", over, superseded_by=group.fingerprint))
+                self._watched.pop(alert.fingerprint, None)
+            self._book.enlist(group, alert)
+        newest = max(alert.candidate.event_time for alert in alike)
+        if group.quiet is None:
+            lines = self._book.members(group)
+            out.append(self._book.revise_group(group, "updated" if group.revision else "firing", newest, lines))
+        for alert in alike:
+            if alert.ended is not None:
+                out += self._resolve(alert, alert.ended)
+        return out
+
+    def _update(self, alert: Alert, candidate: Candidate) -> list[AlertOutput]:
+        alert.candidate = candidate
+        self._book.note(alert)
+        if alert.fired_ms < 0 or alert.group or alert.quiet is not None:
+            return []
+        return [self._book.revise(alert, "updated", candidate)]
+
+    def _resolve(self, alert: Alert, candidate: Candidate) -> list[AlertOutput]:
+        if alert.fired_ms < 0:
+            alert.ended = candidate
+            self._book.note(alert)
+            return []
+        out = [] if alert.group else [self._book.revise(alert, "resolved", candidate)]
+        self._book.close(alert)
+        self._watched.pop(alert.fingerprint, None)
+        return self._recover(self._book.groups[alert.group], alert, candidate) if alert.group else out
+
+    def _recover(self, group: Group, alert: Alert, candidate: Candidate) -> list[AlertOutput]:
+        """Follow a group of which a line recovered: the last one ends it, others are told together after a pause."""
+        if not self._book.has_members(group):
+            out = self._book.revise_group(group, "resolved", candidate.event_time, [alert], candidate.resolution)
+            self._drop(group)
+            return [out]
+        if group.recovery_first_ms < 0:
+            group.recovery_first_ms = self._book.now_ms
+        group.recovery_last_ms = self._book.now_ms
+        group.recovered_at = candidate.event_time
+        self._watched[group.fingerprint] = None
+        self._book.note(group)
+        return []
+
+    def _drop(self, group: Group) -> None:
+        self._book.close_group(group)
+        self._watched.pop(group.fingerprint, None)
+
+    # ------------------------------------------------------------------------------------------------ afterwards
+    def _due_again(self, name: str) -> int:
+        """Give the tick at which a snooze ends, or at which a group tells who recovered."""
+        entity = self._book.alerts.get(name) or self._book.groups[name]
+        if entity.quiet == "snoozed":
+            return entity.snoozed_until_ms
+        if isinstance(entity, Alert):
+            return self._book.now_ms
+        return min(entity.recovery_last_ms + self.config.quiet_ms, entity.recovery_first_ms + self.config.longest_ms)
+
+    def _again(self, name: str) -> list[AlertOutput]:
+        del self._watched[name]
+        alert = self._book.alerts.get(name)
+        entity = alert or self._book.groups[name]
+        if entity.quiet == "snoozed":
+            entity.quiet = None
+        self._book.note(entity)
+        if alert is not None:
+            return [self._book.revise(alert, "updated", alert.candidate)]
+        group = self._book.groups[name]
+        group.recovery_first_ms = group.recovery_last_ms = -1
+        if group.quiet is not None:
+            return []
+        members = self._book.members(group)
+        at = max([group.recovered_at, *(alert.candidate.event_time for alert in members)])
+        return [self._book.revise_group(group, "updated", at, members)]
+
+    def _silence(self, fingerprint: str, until_ms: int) -> list[AlertOutput]:
+        self._derive()
+        entity = self._book.alerts.get(fingerprint) or self._book.groups.get(fingerprint)
+        if entity is None or entity.fired_ms < 0 or (isinstance(entity, Alert) and entity.group):
+            return []
+        entity.quiet = "snoozed" if until_ms else "acknowledged"
+        entity.snoozed_until_ms = until_ms
+        if until_ms:
+            self._watched[fingerprint] = None
+        elif isinstance(entity, Alert) or entity.recovery_first_ms < 0:
+            self._watched.pop(fingerprint, None)
+        if isinstance(entity, Alert):
+            return [self._book.revise(entity, entity.quiet, entity.candidate)]
+        members = self._book.members(entity)
+        at = max(alert.candidate.event_time for alert in members)
+        return [self._book.revise_group(entity, entity.quiet, at, members)]
+
+    def _expire(self) -> list[AlertOutput]:
+        """End alerts that nobody and nothing has ended."""
+        oldest_ms = self._book.now_ms - self.config.expire_ms
+        standing: list[Alert | Group] = [*self._book.alerts.values(), *self._book.groups.values()]
+        old = [one for one in standing if 0 <= one.fired_ms <= oldest_ms]
+        out = []
+        for one in sorted(old, key=lambda one: one.seq):
+            if isinstance(one, Group):
+                members = self._book.members(one)
+                out.append(self._book.revise_group(one, "resolved", one.starts_at, members, "expired"))
+                self._drop(one)
+            elif not one.group:
+                out += self._resolve(one, msgspec.structs.replace(one.candidate, resolution="expired"))
+        return out
+
+    def _derive(self) -> None:
+        """Find out from the book who waits, who was published a moment ago and who is watched."""
+        if not self._stale:
+            return
+        self._stale = False
+        self._windows, self._recent, self._watched = {}, {}, {}
+        for alert in sorted(self._book.alerts.values(), key=lambda alert: alert.seq):
+            if alert.fired_ms < 0:
+                self._enter(alert)
+            elif not alert.group and self._book.now_ms - alert.fired_ms <= self.config.longest_ms:
+                self._recent.setdefault(alert.candidate.form, []).append(alert)
+            if alert.quiet == "snoozed":
+                self._watched[alert.fingerprint] = None
+        for group in self._book.groups.values():
+            if group.quiet == "snoozed" or group.recovery_first_ms >= 0:
+                self._watched[group.fingerprint] = None
+
+
+def _log_ratio(candidate: Candidate) -> float:
+    """Say how far a price is off, 0 where there is nothing to compare it with."""
+    if candidate.form in ("zero", "currency") or candidate.expected is None:
+        return 0.0
+    return math.log(candidate.price / candidate.expected.p50)
+
+
+def _densest(near: list[tuple[float, int, Alert]]) -> list[Alert]:
+    """Give the alerts within `_ALIKE` of the middle of the densest stretch of ratios, in order of entry."""
+    near = sorted(near, key=lambda entry: entry[:2])
+    best, first, start = 0, 0, 0
+    for end, (ratio, _, _) in enumerate(near):
+        while ratio - near[start][0] > _ALIKE:
+            start += 1
+        if end + 1 - start > best:
+            best, first = end + 1 - start, start
+    if not best:
+        return []
+    middle = near[first + best // 2][0]
+    alike = [(seq, alert) for ratio, seq, alert in near if abs(ratio - middle) <= _ALIKE]
+    return [alert for _, alert in sorted(alike, key=lambda entry: entry[0])]
+
+
+def _without(alerts: list[Alert], taken: Sequence[Alert]) -> list[Alert]:
+    names = {alert.fingerprint for alert in taken}
+    return [alert for alert in alerts if alert.fingerprint not in names]
