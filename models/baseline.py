@@ -182,10 +182,7 @@ def _forecast_tile(batch: ForecastBatch, tile: slice, result: Forecast) -> None:
 
 
 def _add_paths(seasons: F32, future_open: npt.NDArray[np.bool_], remaining: F32, cumulative: F32) -> None:
-    """Fill steps 2 to H of the cumulative quantiles from paths of whole seasons; step 1 is there already.
-
-    Interpolating as ``low * (1 - w) + high * w`` rounds monotonically in both, so that nothing falls along H.
-    """
+    """Fill steps 2 to H of the cumulative quantiles from paths of whole seasons; step 1 is there already."""
     season, horizon = seasons.shape[1], future_open.shape[1]
     table = _paths(-(-horizon // season))  # (blocks, paths)
     cuts = _cuts(table.shape[1])
@@ -198,7 +195,7 @@ def _add_paths(seasons: F32, future_open: npt.NDArray[np.bool_], remaining: F32,
             drawn[shut] = 0
         sums += drawn
         level = _interpolate(np.sort(sums, axis=1), cuts)
-        np.maximum(level, cumulative[:, step - 1], out=cumulative[:, step])
+        np.maximum(level, cumulative[:, step - 1], out=cumulative[:, step])  # interpolation rounds; sums never fall
 
 
 def _phases(
@@ -307,11 +304,11 @@ def _ordered_sum(values: F32) -> F32:
 def _interpolate(ordered: F32, cuts: _Cuts) -> F32:
     """Quantiles of samples that are sorted along the last axis, never crossing."""
     low = np.take(ordered, cuts.low, axis=-1)
-    low *= 1 - cuts.weight
     high = np.take(ordered, cuts.high, axis=-1)
+    high -= low
     high *= cuts.weight
     low += high
-    return np.maximum.accumulate(low, axis=-1)
+    return np.maximum.accumulate(low, axis=-1, out=low)
 
 
 def _quantiles_of(ordered: F32, count: I64, levels: npt.NDArray[np.float64]) -> F32:
@@ -321,7 +318,7 @@ def _quantiles_of(ordered: F32, count: I64, levels: npt.NDArray[np.float64]) -> 
     high = np.minimum(low + 1, np.maximum(count - 1, 0)[..., None])
     weight = (at - low).astype(np.float32)
     below, above = np.take_along_axis(ordered, low, axis=-1), np.take_along_axis(ordered, high, axis=-1)
-    result = np.maximum.accumulate(below * (1 - weight) + above * weight, axis=-1)
+    result = np.maximum.accumulate(below + (above - below) * weight, axis=-1)
     return np.where(count[..., None] > 0, result, np.float32(0))
 
 

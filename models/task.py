@@ -26,8 +26,8 @@ BUCKET_SECONDS = {"D": 86_400, "h": 3_600}
 _BUCKET_WORDS = {"D": "a day", "h": "an hour"}
 EPOCH = datetime(1970, 1, 1)
 
-MAX_CELLS = 1 << 30
-"""Largest matrix read (4 GiB per column): a single wrong year must end in a sentence, not in an exhausted machine."""
+MAX_BUCKETS = 1 << 18
+"""Longest panel read, 30 years of hours: one wrong year must end in a sentence, not in an exhausted machine."""
 
 
 class TaskError(Exception):
@@ -123,8 +123,10 @@ def read_task(folder: Path) -> Task:
     first = int(bucket.min())
     place = (row, bucket - first)
     shape = (len(ids), int(bucket.max()) - first + 1)
-    if shape[0] * shape[1] > MAX_CELLS:
-        raise TaskError(f"{folder / 'panel.parquet'}: {shape[0]} series over {shape[1]} buckets are too many to hold")
+    if shape[1] > MAX_BUCKETS:
+        start, end = bucket_times(np.array([first, first + shape[1] - 1]), file.freq)
+        span = f"runs from {_day(start)} to {_day(end)}"
+        raise TaskError(f"{folder / 'panel.parquet'}: column ds {span}, more than {MAX_BUCKETS} buckets")
     matrices = {name: _dense(panel, name, place, shape, folder / "panel.parquet") for name in ["y", *wanted]}
     starts, ends = _ends(row, bucket)
     series, cutoff = _windows(folder / "task.json", file, ids, starts, ends)
@@ -192,8 +194,8 @@ def _with_buckets(panel: pl.DataFrame, path: Path, freq: str) -> tuple[pl.DataFr
     stamp_us = panel["ds"].to_physical().to_numpy()
     bucket, rest = np.divmod(stamp_us, BUCKET_SECONDS[freq] * 1_000_000)
     if rest.any():
-        wrong = panel["ds"][int(np.flatnonzero(rest)[0])]
-        raise TaskError(f"{path}: column ds has {wrong}, which is no start of {_BUCKET_WORDS[freq]}")
+        wrong = stamp_us[np.flatnonzero(rest)[0]].astype("datetime64[us]")
+        raise TaskError(f"{path}: column ds has {_day(wrong)}, which is no start of {_BUCKET_WORDS[freq]}")
     return panel, bucket.astype(np.int64)
 
 
