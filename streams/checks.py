@@ -8,8 +8,9 @@ Must not know: chunks, topics, columns. Rule: a check reads one event and nothin
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, NamedTuple, get_args
 
 from streams.events import (
     Acknowledge,
@@ -107,13 +108,14 @@ def identifier_fault(event: Event) -> Fault | None:
     >>> identifier_fault(ItemRetired(event_id="e", event_time=0, sku="TEA", location="a|b"))
     Fault(stage='validate', reason="holds '|', which separates the parts of keys", field='$.location')
     """
-    for field, text in _identifiers(event):
-        if has_control(text):
-            return invalid("holds a control character", field)
-    for field, location in _locations(event):
-        if "|" in location:
-            return invalid("holds '|', which separates the parts of keys", field)
-    return None
+    texts = _READ[type(event)](event)
+    if has_control("".join(filter(None, texts))):
+        for name, text in zip(_NAMES[type(event)], texts, strict=True):
+            if text and has_control(text):
+                return invalid("holds a control character", f"$.{name}")
+    if event.location and "|" in event.location:
+        return invalid(_SEPARATOR, "$.location")
+    return _supply_fault(event) if isinstance(event, ItemDescribed) else None
 
 
 def fact_fault(event: Event) -> Fault | None:
@@ -130,26 +132,17 @@ def fact_fault(event: Event) -> Fault | None:
     return rule(event) if rule else None
 
 
-def _identifiers(event: Event) -> Iterator[tuple[str, str]]:
-    for name in _IDENTIFIERS:
-        text = getattr(event, name, None)
-        if text:
-            yield f"$.{name}", text
-    yield from _placed_at(event)
-
-
-def _locations(event: Event) -> Iterator[tuple[str, str]]:
-    if event.location:
-        yield "$.location", event.location
-    yield from _placed_at(event)
-
-
-def _placed_at(event: Event) -> Iterator[tuple[str, str]]:
-    if isinstance(event, ItemDescribed):
-        for location, placement in event.locations.items():
-            yield "$.locations", location
-            if placement.source_location:
-                yield "$.locations[...].source_location", placement.source_location
+def _supply_fault(event: ItemDescribed) -> Fault | None:
+    for location, placement in event.locations.items():
+        for field, text in (
+            ("$.locations", location),
+            ("$.locations[...].source_location", placement.source_location),
+        ):
+            if text and has_control(text):
+                return invalid("holds a control character", field)
+            if text and "|" in text:
+                return invalid(_SEPARATOR, field)
+    return None
 
 
 def _price_fault(event: PriceSet | CompetitorPriceSet) -> Fault | None:
@@ -193,6 +186,13 @@ def _quiet_fault(event: Snooze | Acknowledge) -> Fault | None:
     return invalid("names no alert, trigger or item", "$.fingerprint")
 
 
+_SEPARATOR = "holds '|', which separates the parts of keys"
+_NAMES: dict[type, tuple[str, ...]] = {
+    struct: tuple(name for name in _IDENTIFIERS if hasattr(struct, name)) for struct in get_args(Event)
+}
+_READ: dict[type, Callable[[Event], tuple[str | None, ...]]] = {
+    struct: attrgetter(*names) for struct, names in _NAMES.items()
+}
 TOO_FINE = "has more than 3 decimals"
 NO_CURRENCY = "is no ISO 4217 code of three capital letters"
 _RULES: dict[type, Callable[[Any], Fault | None]] = {
