@@ -158,30 +158,24 @@ class Holidays:
 
     def __init__(self) -> None:
         self._days: dict[tuple[int, str], tuple[int, str, str, bool]] = {}  # -> (event time, name, kind, open)
-        self._changed: set[tuple[int, str]] = set()
+        self.changed = False
 
     def describe(self, day: int, location: str, name: str, kind: str, *, is_open: bool, time_ms: int) -> None:
         """Note what is said of a local day; an older event than the one known changes nothing."""
         known = self._days.get((day, location))
         if known is None or time_ms >= known[0]:
             self._days[day, location] = (time_ms, name, kind, is_open)
-            self._changed.add((day, location))
+            self.changed = True
 
     def forget(self, day: int, location: str) -> None:
         """Drop what is said of a day."""
         if self._days.pop((day, location), None) is not None:
-            self._changed.add((day, location))
+            self.changed = True
 
     def is_open(self, day: int, location: str) -> bool:
         """False where the shop, or this location, is announced as closed on a local day."""
         known = self._days.get((day, location)) or self._days.get((day, ""))
         return known is None or known[3]
-
-    def open_days(self, days: range, location: str) -> npt.NDArray[np.bool_]:
-        """`is_open` of consecutive local days, bool (len(days),)."""
-        if not self._days:
-            return np.ones(len(days), np.bool_)
-        return np.fromiter((self.is_open(day, location) for day in days), np.bool_, len(days))
 
     def kind(self, day: int, location: str) -> str:
         """Kind of a named day (``holiday``, ``closure``, ``campaign`` …), or an empty string."""
@@ -189,7 +183,12 @@ class Holidays:
         return known[2] if known else ""
 
     @property
-    def closed_locations(self) -> set[str]:
+    def any(self) -> bool:
+        """True once a day was described."""
+        return bool(self._days)
+
+    @property
+    def own_locations(self) -> set[str]:
         """Locations of which some day is described on its own."""
         return {location for _, location in self._days if location}
 

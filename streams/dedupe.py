@@ -33,14 +33,15 @@ class DedupeConfig:
     Attributes
     ----------
     max_ids
-        Ids held at most in one generation; two generations of 8-byte cells are held, so 4 million ids take at most
-        2 x 64 MiB, the 128 MiB per worker of the design.
+        Ids held at most in one generation. Two generations of 8-byte cells are held: 5 million ids fill 8 million
+        cells to `_LOAD`, so both take at most 2 x 64 MiB, the 128 MiB per worker of the design.
     horizon_ms
-        How far behind the watermark an event may still arrive; an older one is late, so its id need not be known.
+        How far the watermark can move between an event and a repeat that is not late yet: an event may be believed six
+        hours ahead of the watermark and counted until it is two hours (and the bound of five minutes) behind.
     """
 
-    max_ids: int = 4_000_000
-    horizon_ms: int = 2 * 3_600_000 + 300_000
+    max_ids: int = 5_000_000
+    horizon_ms: int = 8 * 3_600_000 + 300_000
 
 
 class _Cells:
@@ -92,7 +93,7 @@ class _Cells:
 
     def _grow(self) -> None:
         old = self.cells[self.cells != 0]
-        self.cells = np.zeros(4 * len(self.cells), np.uint64)
+        self.cells = np.zeros(2 * len(self.cells), np.uint64)
         self._place(old)
 
 
@@ -103,6 +104,8 @@ class Dedupe:
     ----------
     config
         Maximum and horizon.
+    name
+        First part of the record keys.
 
     Examples
     --------
@@ -113,7 +116,8 @@ class Dedupe:
     [False, True]
     """
 
-    def __init__(self, config: DedupeConfig) -> None:
+    def __init__(self, config: DedupeConfig, name: str = "dedupe") -> None:
+        self.name = name
         self._config = config
         self._young, self._old = _Cells(), _Cells()
         self._young_since_ms: int | None = None
@@ -128,7 +132,7 @@ class Dedupe:
         return self._young.count + self._old.count
 
     @property
-    def bytes(self) -> int:
+    def memory_bytes(self) -> int:
         """Bytes of the cells of both generations."""
         return self._young.cells.nbytes + self._old.cells.nbytes
 
@@ -176,7 +180,7 @@ class Dedupe:
         new = np.concatenate(self._pending) if self._pending else np.zeros(0, np.uint64)
         self._pending = []
         if len(new):
-            key = f"dedupe/{self._serial}"
+            key = f"{self.name}/{self._serial}"
             self._serial += 1
             self._records.append((key, watermark_ms))
             yield key, pack({"watermark_ms": watermark_ms, "hashes": new.tobytes()})

@@ -129,8 +129,8 @@ class ForecastSet:
         Instant the forecasts stand for.
     at_close
         True for the refresh of all series at a bucket's close, False for changed series in between.
-    day
-        Local day number of step 1.
+    day, hour
+        Local day number and hour of step 1.
     freq
         ``D`` or ``h``.
     time_zone
@@ -141,6 +141,10 @@ class ForecastSet:
         Demand already seen in step 1, float32 (B,).
     model
         Name and digest of the forecaster.
+    shard
+        Which engine made them.
+    revision
+        Of forecasts of one instant the greatest counts.
     """
 
     keys: list[tuple[str, str]]
@@ -148,15 +152,22 @@ class ForecastSet:
     as_of_ms: int
     at_close: bool
     day: int
+    hour: int
     freq: str
     time_zone: str
     steps: list[int]
     observed: F32
     model: str
+    shard: int = 0
     revision: int = 1
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def basis_counts(self) -> dict[str, int]:
+        """Rows per basis."""
+        codes, counts = np.unique(self.forecast.basis, return_counts=True)
+        return {Basis(int(code)).name.lower(): int(count) for code, count in zip(codes, counts, strict=True)}
 
     def forecast_id(self, row: int) -> str:
         """Id of a row's forecast: hash of series, instant, revision and model."""
@@ -256,10 +267,22 @@ def as_line(output: Output) -> bytes:
 
 @dataclass(slots=True)
 class Outputs:
-    """What one call of the engine gave, in order."""
+    """What one call of the engine gave: each entry with the chunk's row at which it arose, in order.
 
-    forecasts: list[ForecastSet] = field(default_factory=list)
-    candidates: list[Any] = field(default_factory=list)
-    triggers: list[Output] = field(default_factory=list)
+    A shell merges the outputs of several shards by row, so that their order does not depend on chunks.
+
+    Attributes
+    ----------
+    forecasts, triggers, dead_letters
+        For their topics.
+    candidates
+        For the coordinator: `streams.price_alerts.Candidate`, and commands that concern alerts.
+    row
+        The row that is being worked on.
+    """
+
+    forecasts: list[tuple[int, ForecastSet]] = field(default_factory=list)
+    candidates: list[tuple[int, Any]] = field(default_factory=list)
+    triggers: list[tuple[int, Output]] = field(default_factory=list)
     dead_letters: list[tuple[int, Output]] = field(default_factory=list)
-    """Rows of the batch at which they arose, so that a shell can merge them with those of decoding."""
+    row: int = 0

@@ -148,7 +148,7 @@ class Panes:
         for channel, scale in (("units", UNIT), ("cancelled", UNIT), ("revenue", MONEY)):
             self.ring[channel][slots, column] = self.open[channel][slots, at] / scale
         for channel in ("orders", "views", "carts", "sessions"):
-            self.ring[channel][slots, column] = np.minimum(self.open[channel][slots, at], 65_535)
+            self.ring[channel][slots, column] = np.clip(self.open[channel][slots, at], 0, 65_535)
         counts, outs = self.open["counts"][slots, at], self.open["outs"][slots, at]
         share = 255 - np.rint(254 * outs / np.maximum(counts, 1)).astype(np.uint8)
         self.ring["in_stock"][slots, column] = np.where(counts > 0, share, self.ring["in_stock"][slots, column])

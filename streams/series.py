@@ -41,6 +41,7 @@ class SeriesMap:
         self.refused = 0
         self._slots: dict[str, int] = {}
         self._free: list[int] = []
+        self._elsewhere: dict[str, list[str]] = {}  # SKU -> locations other than the default one
         self._touched: set[int] = set()
 
     def __len__(self) -> int:
@@ -81,6 +82,10 @@ class SeriesMap:
         """Give a slot back; the caller clears its rows."""
         sku, location = self.key(slot)
         del self._slots[_key(sku, location)]
+        if location != DEFAULT_LOCATION:
+            self._elsewhere[sku].remove(location)
+            if not self._elsewhere[sku]:
+                del self._elsewhere[sku]
         self.skus[slot] = self.locations[slot] = None
         self.id_seed[slot] = 0
         heapq.heappush(self._free, slot)
@@ -92,6 +97,11 @@ class SeriesMap:
         if sku is None or location is None:
             raise KeyError(f"slot {slot} holds no series")
         return sku, location
+
+    def of_sku(self, sku: str) -> list[int]:
+        """Slots of an item at all its locations."""
+        places = [DEFAULT_LOCATION, *sorted(self._elsewhere.get(sku, ()))]  # sorted: the same after a restore
+        return [slot for slot in (self.slot(sku, place) for place in places) if slot >= 0]
 
     def live(self) -> npt.NDArray[np.int64]:
         """All slots in use, ascending."""
@@ -108,6 +118,8 @@ class SeriesMap:
         self._slots[_key(sku, location)] = slot
         self.skus[slot], self.locations[slot] = sku, location
         self.id_seed[slot] = sku_seed(sku)
+        if location != DEFAULT_LOCATION:
+            self._elsewhere.setdefault(sku, []).append(location)
 
     def changes(self) -> Iterator[Record]:
         """Yield ``series/<block>`` records of the blocks whose keys changed."""

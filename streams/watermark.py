@@ -139,7 +139,6 @@ class Watermark:
             for i in released:
                 apply.append(np.array([i], np.int64))
                 marks.append(self._pass(source[i : i + 1], time_ms[i : i + 1], ticks[at : at + 1]))
-            # Each release may carry the watermark far enough to believe others.
             if released:
                 self._unage(1)
                 continue
@@ -151,6 +150,10 @@ class Watermark:
                 apply.append(np.array([at], np.int64))
                 marks.append(self._pass(source[at : at + 1], time_ms[at : at + 1], ticks[at : at + 1]))
             at += 1
+        if n == len(self._parked):  # no new records: the clock alone may have passed some
+            for i in self._release(waiting, time_ms):
+                apply.append(np.array([i], np.int64))
+                marks.append(self._pass(source[i : i + 1], time_ms[i : i + 1], np.array([self.tick_ms], np.int64)))
         empty = np.zeros(0, np.int64)
         return Plan(np.concatenate([*apply, empty]), np.concatenate([*marks, empty]), waiting, given_up)
 
@@ -234,11 +237,16 @@ class Watermark:
 
     def _release(self, waiting: list[int], time_ms: I64) -> list[int]:
         """Take the parked records that are believed now off the list, in order of arrival."""
-        reach = max(self.ms, self.tick_ms) + self._config.ahead_ms
-        free = [
-            int(time_ms[i]) <= reach or len(passed) >= self._config.ahead_skus
+        passed_ms = [
+            int(time_ms[i])
             for i, (_, passed) in zip(waiting, self._parked, strict=True)
+            if int(time_ms[i]) <= self.tick_ms or len(passed) >= self._config.ahead_skus
         ]
+        if not passed_ms:
+            return []
+        # What one release makes of the watermark, others are no longer too far ahead of.
+        reach = max(max(passed_ms) - self._config.bound_ms, self.tick_ms) + self._config.ahead_ms
+        free = [int(time_ms[i]) <= reach for i in waiting]
         released = [i for i, go in zip(waiting, free, strict=True) if go]
         self._parked = [entry for entry, go in zip(self._parked, free, strict=True) if not go]
         waiting[:] = [i for i, go in zip(waiting, free, strict=True) if not go]

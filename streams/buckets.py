@@ -1,0 +1,310 @@
+"""Buckets of all zones: flow events into panes, and when buckets close and turn final.
+
+In: accepted flow events with their slots; the watermark. Out: sums in the panes; what is due next.
+Must not know: forecasts, prices, Kafka. Rule: everything due at or before the watermark happens before the next event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from streams.calendar import HOUR_MS, Width, Zone
+from streams.dedupe import Dedupe, DedupeConfig
+from streams.events import EventBatch, Kind
+from streams.panes import REVENUE_LIMIT, UNIT, Panes
+from streams.state import Record, Table, pack, unpack
+
+I64 = npt.NDArray[np.int64]
+Slots = npt.NDArray[np.integer[Any]]
+UNSET = -(1 << 40)  # a bucket before all others: the zone has seen no time yet
+_MONDAY = 3  # 1970-01-01 was a Thursday: day + 3 makes weeks begin on Monday
+
+
+@dataclass(slots=True)
+class ZoneState:
+    """Where the buckets of one zone stand: ``open`` is the first that is not closed, ``final`` the first not final."""
+
+    zone: Zone
+    open: int = UNSET
+    final: int = UNSET
+    week: int = UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Something that the watermark has made due: a bucket of a zone closes, or turns final."""
+
+    at_ms: int
+    what: Literal["close", "final"]
+    zone: int
+
+
+class Buckets:
+    """Zones, their frontiers, and the panes they govern.
+
+    Parameters
+    ----------
+    width, time_zone, location_zones
+        Width of a bucket, the shop's zone, and zones of locations that have their own.
+    lateness_ms
+        How long a closed bucket still takes events.
+    rates
+        Units of the base currency per unit of a currency, by packed currency code.
+    max_series, panes
+        Sizes.
+    """
+
+    def __init__(
+        self,
+        width: Width,
+        time_zone: str,
+        location_zones: Mapping[str, str],
+        lateness_ms: int,
+        rates: Mapping[int, float],
+        panes: Panes,
+    ) -> None:
+        names = list(dict.fromkeys([time_zone, *location_zones.values()]))
+        self.zones = [ZoneState(Zone(name, width)) for name in names]
+        self.width = width
+        self.panes = panes
+        self._zone_of = {location: names.index(name) for location, name in location_zones.items()}
+        self._lateness_ms = lateness_ms
+        self._rates = dict(rates)
+        self.series = Table("facts", panes.max_series, {"first": (np.int32, ()), "zone": (np.uint8, ())})
+        horizon_ms = width.nominal_ms + lateness_ms + 7 * HOUR_MS  # believed ahead, open, then late
+        self._sessions = Dedupe(DedupeConfig(max_ids=5_000_000, horizon_ms=horizon_ms), "sessions")
+        self.unconverted = 0
+
+    # -- series
+
+    def begin(self, slot: int, location: str, time_ms: int) -> None:
+        """Give a new series its zone and its first bucket."""
+        zone = self._zone_of.get(location, 0)
+        self.series["zone"][slot] = zone
+        self.series["first"][slot] = self.zones[zone].zone.bucket_of(time_ms)
+        self.series.touch(slot)
+
+    def begun(self, slots: Slots, bucket: int) -> npt.NDArray[np.bool_]:
+        """Tell which series had begun by a bucket."""
+        begun: npt.NDArray[np.bool_] = self.series["first"][slots] <= bucket
+        return begun
+
+    def in_zone(self, slots: Slots, zone: int) -> Slots:
+        """Those of the slots that lie in a zone."""
+        return slots if len(self.zones) == 1 else slots[self.series["zone"][slots] == zone]
+
+    # -- flows
+
+    def start(self, watermark_ms: int) -> None:
+        """Set the frontiers once the first time is known."""
+        for state in self.zones:
+            if state.open == UNSET:
+                state.open = state.zone.bucket_of(watermark_ms)
+                state.final = state.zone.bucket_of(watermark_ms - self._lateness_ms)
+                state.week = self._week(state, state.final)
+
+    def bucket(self, slots: Slots, time_ms: I64) -> I64:
+        """Bucket of each event in its series' zone, int64 (N,)."""
+        if len(self.zones) == 1:
+            return self.zones[0].zone.bucket(time_ms)
+        out = np.zeros(len(time_ms), np.int64)
+        zones = self.series["zone"][slots]
+        for i, state in enumerate(self.zones):
+            own = zones == i
+            if own.any():
+                out[own] = state.zone.bucket(time_ms[own])
+        return out
+
+    def apply(
+        self, batch: EventBatch, rows: slice, slots: Slots, kept: npt.NDArray[np.bool_], watermark_ms: int
+    ) -> None:
+        """Add flow events to their buckets.
+
+        Parameters
+        ----------
+        batch, rows
+            The events; facts among them pass by.
+        slots
+            Slot of each, (N,); only those ``kept`` have one.
+        watermark_ms
+            The watermark before them: it says how long sessions are remembered.
+        """
+        kind = batch.kind[rows]
+        buckets = np.zeros(len(kind), np.int64)
+        flow = kept & (kind <= Kind.CART_REMOVED)
+        buckets[flow] = self.bucket(slots[flow], batch.time_ms[rows][flow])
+        placed = flow & (kind == Kind.ORDER_PLACED)
+        if placed.any():
+            self._order(batch, rows, slots, buckets, placed)
+        cancelled = flow & (kind == Kind.ORDER_CANCELLED)
+        if cancelled.any():
+            self._cancel(batch, rows, slots, buckets, cancelled)
+        clicks = flow & (kind >= Kind.ITEM_VIEWED)
+        if clicks.any():
+            self._click(batch, rows, slots, buckets, clicks, watermark_ms)
+        changed = flow & (kind != Kind.ORDER_RETURNED)
+        self._rederive(slots[changed], buckets[changed])
+
+    def _order(self, batch: EventBatch, rows: slice, slots: Slots, buckets: I64, own: npt.NDArray[np.bool_]) -> None:
+        s, b, quantity = slots[own], buckets[own], batch.quantity[rows][own]
+        self.panes.add("units", s, b, quantity)
+        self.panes.add("orders", s, b, np.ones(len(s), np.int64))
+        # In floats first: a million units at a billion each is beyond int64.
+        revenue = quantity * (batch.price[rows][own] / UNIT) * self._to_base(batch.currency[rows][own])
+        self.panes.add("revenue", s, b, np.rint(np.minimum(revenue, REVENUE_LIMIT)).astype(np.int64))
+
+    def _to_base(self, currency: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+        """Units of the base currency per unit of each currency; 0 where no rate is known, which is counted."""
+        codes, which = np.unique(currency, return_inverse=True)
+        rates = np.array([self._rates.get(int(code), 0.0) for code in codes])
+        factors: npt.NDArray[np.float64] = rates[which]
+        self.unconverted += int((factors == 0).sum())
+        return factors
+
+    def _cancel(self, batch: EventBatch, rows: slice, slots: Slots, buckets: I64, own: npt.NDArray[np.bool_]) -> None:
+        """Cancellations go to the bucket of the order they name while it is in the ring, else to their own."""
+        original = batch.original_ms[rows]
+        named = own & (original >= 0)
+        if named.any():
+            target = buckets.copy()
+            target[named] = self.bucket(slots[named], original[named])
+            for i in np.flatnonzero(named).tolist():
+                state = self.zones[int(self.series["zone"][slots[i]])]
+                oldest = state.open - self.panes.config.buckets
+                if target[i] < state.final:
+                    if oldest <= target[i] and target[i] >= int(self.series["first"][slots[i]]):
+                        own[i] = False
+                        week = self._week(state, int(target[i]))
+                        self.panes.correct(int(slots[i]), int(target[i]), week, int(batch.quantity[rows][i]))
+                elif target[i] <= buckets[i]:
+                    buckets[i] = target[i]
+        self.panes.add("cancelled", slots[own], buckets[own], batch.quantity[rows][own])
+
+    def _click(
+        self,
+        batch: EventBatch,
+        rows: slice,
+        slots: Slots,
+        buckets: I64,
+        clicks: npt.NDArray[np.bool_],
+        watermark_ms: int,
+    ) -> None:
+        kind = batch.kind[rows]
+        for code, channel, sign in (
+            (Kind.ITEM_VIEWED, "views", 1),
+            (Kind.CART_ADDED, "carts", 1),
+            (Kind.CART_REMOVED, "carts", -1),
+        ):
+            own = clicks & (kind == code)
+            if own.any():
+                self.panes.add(channel, slots[own], buckets[own], np.full(int(own.sum()), sign, np.int64))
+        mixed = batch.session[rows][clicks] ^ (
+            (slots[clicks].astype(np.uint64) << np.uint64(32) | buckets[clicks].astype(np.uint64)) * _ODD
+        )
+        new = self._sessions.first(mixed, watermark_ms)
+        self.panes.add("sessions", slots[clicks][new], buckets[clicks][new], np.ones(int(new.sum()), np.int64))
+
+    def count_stock(self, slot: int, time_ms: int, *, out: bool) -> None:
+        """Note a stock count in its bucket; one that is final already says nothing any more."""
+        at, bucket = np.array([slot]), self.bucket(np.array([slot]), np.array([time_ms], np.int64))
+        state = self.zones[int(self.series["zone"][slot])]
+        if state.open != UNSET and state.final <= int(bucket[0]) < state.final + self.panes.config.open_buckets:
+            self.panes.add("counts", at, bucket, np.ones(1, np.int64))
+            self.panes.add("outs", at, bucket, np.full(1, int(out), np.int64))
+            self._rederive(at, bucket)
+
+    def _rederive(self, slots: Slots, buckets: I64) -> None:
+        """Bring the ring up to date where closed buckets changed."""
+        for i, state in enumerate(self.zones):
+            late = buckets < state.open
+            if len(self.zones) > 1:
+                late &= self.series["zone"][slots] == i
+            if late.any():
+                for bucket in np.unique(buckets[late]).tolist():
+                    if bucket >= state.final:
+                        self.panes.derive(np.unique(slots[late & (buckets == bucket)]), bucket)
+
+    # -- what is due
+
+    def next_due(self) -> Due | None:
+        """The earliest closing or finishing of a bucket that has not happened yet."""
+        best: Due | None = None
+        for i, state in enumerate(self.zones):
+            if state.open == UNSET:
+                continue
+            for at_ms, what in (
+                (state.zone.start_ms(state.final + 1) + self._lateness_ms, "final"),
+                (state.zone.start_ms(state.open + 1), "close"),
+            ):
+                if best is None or at_ms < best.at_ms:
+                    best = Due(at_ms, "final" if what == "final" else "close", i)
+        return best
+
+    def close(self, zone: int, live: Slots, prices: Any, *, shut: bool) -> tuple[Slots, int]:
+        """Close the open bucket of a zone; the series it held and its number come back."""
+        state = self.zones[zone]
+        bucket = state.open
+        own = self.in_zone(live, zone)
+        own = own[self.begun(own, bucket)]
+        self.panes.close(own, bucket, prices(own), shut=shut)
+        state.open += 1
+        return own, bucket
+
+    def finish(self, zone: int, live: Slots) -> tuple[Slots, int, npt.NDArray[np.float32]]:
+        """Make the oldest bucket of a zone final; its series, number and demand come back."""
+        state = self.zones[zone]
+        bucket = state.final
+        own = self.in_zone(live, zone)
+        week = self._week(state, bucket)
+        if week != state.week:
+            self.panes.start_week(own, week)
+            state.week = week
+        own = own[self.begun(own, bucket)]
+        demand = self.panes.finish(own, bucket, week)
+        state.final += 1
+        return own, bucket, demand
+
+    def _week(self, state: ZoneState, bucket: int) -> int:
+        return (state.zone.day_of(bucket) + _MONDAY) // 7
+
+    # -- state
+
+    def clear(self, slot: int) -> None:
+        """Zero a slot's rows."""
+        self.panes.clear(slot)
+        self.series.clear(slot)
+
+    def changes(self, used: int, watermark_ms: int) -> Iterator[Record]:
+        """Yield what changed since the last call."""
+        zones = [[state.open, state.final, state.week] for state in self.zones]
+        yield "clock/zones", pack({"zones": zones, "unconverted": self.unconverted})
+        yield from self.series.changes()
+        yield from self.panes.changes(used)
+        yield from self._sessions.changes(watermark_ms)
+
+    def discard_changes(self) -> None:
+        """Forget what `changes` would yield of unbounded size."""
+        self._sessions.discard_changes()
+
+    def restore(self, key: str, value: bytes | None) -> None:
+        """Take over one record."""
+        name = key.partition("/")[0]
+        if name == "facts":
+            self.series.restore(key, value)
+        elif name == "sessions":
+            self._sessions.restore(key, value)
+        elif name == "clock" and value is not None:
+            state = unpack(key, value)
+            for zone, (opened, final, week) in zip(self.zones, state["zones"], strict=True):
+                zone.open, zone.final, zone.week = opened, final, week
+            self.unconverted = state["unconverted"]
+        else:
+            self.panes.restore(key, value)
+
+
+_ODD = np.uint64(0x9E3779B97F4A7C15)

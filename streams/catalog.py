@@ -1,0 +1,162 @@
+"""Facts about items: what they are, what they cost, what they are listed at.
+
+In: catalog and price events, in order of arrival. Out: category groups, unit costs, listed prices.
+Must not know: forecasts, decisions. Rule: of one fact the newest event time wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from streams.state import Record, Table, pack, unpack
+
+F32 = npt.NDArray[np.float32]
+Slots = npt.NDArray[np.integer[Any]]
+FOREVER_MS = 1 << 62
+
+
+class Item(msgspec.Struct, frozen=True, array_like=True):
+    """What the catalog says of one SKU; descriptions stay in the topic, only what decisions read is kept."""
+
+    described_ms: int
+    title: str
+    category: str
+    brand: str
+    unit_cost: float | None
+    cost_currency: str
+    supplier: str
+    replaces: str
+
+
+class Catalog:
+    """Items by SKU, and the categories they fall into.
+
+    Examples
+    --------
+    >>> catalog = Catalog()
+    >>> catalog.describe("mug", Item(1, "A mug", "kitchen", "", 2.5, "GBP", "", ""))
+    True
+    >>> catalog.group("mug"), catalog.group("unknown")
+    (0, -1)
+    """
+
+    def __init__(self) -> None:
+        self.items: dict[str, Item] = {}
+        self.groups: dict[str, int] = {}
+        self._changed: dict[str, None] = {}
+        self._groups_written = 0
+
+    def describe(self, sku: str, item: Item) -> bool:
+        """Take over a description; False where a newer one is known."""
+        known = self.items.get(sku)
+        if known is not None and known.described_ms > item.described_ms:
+            return False
+        self.items[sku] = item
+        if item.category:
+            self.groups.setdefault(item.category, len(self.groups))
+        self._changed[sku] = None
+        return True
+
+    def retire(self, sku: str) -> None:
+        """Forget an item."""
+        if self.items.pop(sku, None) is not None:
+            self._changed[sku] = None
+
+    def group(self, sku: str) -> int:
+        """Index of the item's category, -1 where none is known."""
+        item = self.items.get(sku)
+        return self.groups.get(item.category, -1) if item is not None else -1
+
+    def changes(self) -> Iterator[Record]:
+        """Yield a record per item that changed, and the categories when there are new ones."""
+        if len(self.groups) != self._groups_written:
+            self._groups_written = len(self.groups)
+            yield "groups/all", pack(list(self.groups))
+        for sku in self._changed:
+            item = self.items.get(sku)
+            yield f"catalog/{sku}", None if item is None else pack(item)
+        self._changed.clear()
+
+    def restore(self, key: str, value: bytes | None) -> None:
+        """Take over one record."""
+        kind, _, sku = key.partition("/")
+        if value is None:
+            self.items.pop(sku, None)
+        elif kind == "groups":
+            self.groups = {name: i for i, name in enumerate(unpack(key, value))}
+            self._groups_written = len(self.groups)
+        else:
+            self.items[sku] = msgspec.convert(unpack(key, value), Item)
+
+
+class ListedPrices:
+    """The price a series is listed at: of the channel that priced it first, for channels differ in level.
+
+    Examples
+    --------
+    >>> listed = ListedPrices(10)
+    >>> listed.set(3, "web", 9.5, time_ms=1000, promo=True)
+    >>> listed.set(3, "trade", 5.0, time_ms=2000)  # another channel
+    >>> listed.price(np.array([3])).tolist(), listed.on_promotion(np.array([3]), 1500).tolist()
+    ([9.5], [True])
+    """
+
+    def __init__(self, max_series: int) -> None:
+        self.table = Table(
+            "listed",
+            max_series,
+            {
+                "price": (np.float32, ()),
+                "time_ms": (np.int64, ()),  # 0: never listed
+                "until_ms": (np.int64, ()),
+                "promo": (np.uint8, ()),
+                "channel": (np.uint16, ()),
+            },
+        )
+        self._channels: dict[str, int] = {}
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes that one series takes."""
+        return self.table.row_bytes
+
+    def set(
+        self, slot: int, channel: str, price: float, *, time_ms: int, promo: bool = False, until_ms: int = FOREVER_MS
+    ) -> None:
+        """Note a published price; prices of other channels and older ones change nothing."""
+        code = self._channels.setdefault(channel, min(len(self._channels), 65_535))
+        t = self.table
+        known_ms = int(t["time_ms"][slot])
+        if known_ms and (int(t["channel"][slot]) != code or time_ms < known_ms):
+            return
+        t["price"][slot], t["time_ms"][slot], t["until_ms"][slot] = max(price, 0.0), time_ms, until_ms
+        t["promo"][slot], t["channel"][slot] = promo, code
+        t.touch(slot)
+
+    def price(self, slots: Slots) -> F32:
+        """Listed prices, float32 (B,), 0 where unknown."""
+        prices: F32 = self.table["price"][slots]
+        return prices
+
+    def on_promotion(self, slots: Slots, at_ms: int) -> npt.NDArray[np.bool_]:
+        """Tell which series are on an announced promotion at an instant."""
+        on: npt.NDArray[np.bool_] = (self.table["promo"][slots] > 0) & (self.table["until_ms"][slots] > at_ms)
+        return on
+
+    def changes(self) -> Iterator[Record]:
+        """Yield what changed."""
+        yield from self.table.changes()
+        yield "channels/all", pack(list(self._channels))
+
+    def restore(self, key: str, value: bytes | None) -> None:
+        """Take over one record."""
+        if key == "channels/all":
+            names = unpack(key, value) if value is not None else []
+            self._channels = {name: i for i, name in enumerate(names)}
+        else:
+            self.table.restore(key, value)

@@ -1,0 +1,382 @@
+"""The engine of one shard: events and ticks in, forecasts, alert candidates and triggers out.
+
+In: `EventBatch` (any chunking), ticks of the shell's clock. Out: `Outputs`; state records.
+Must not know: clocks, networks, threads, files, Kafka. Rule: outputs depend on the order of events and ticks alone.
+
+A batch runs in five steps. 1. The intake parks, drops and dead-letters. 2. Events up to the next due time are applied.
+3. What the watermark has made due happens: buckets turn final (outcomes are scored), buckets close (all series are
+forecast), changed series are refreshed. 4. Decisions follow each forecast. 5. On with the rest of the batch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.baseline import SeasonalWindow
+from models.forecast import Forecaster
+from online.outcomes import Outcomes
+from online.scores import Scores
+from streams.buckets import Buckets
+from streams.calendar import Holidays, Width
+from streams.catalog import Catalog, ListedPrices
+from streams.dedupe import DedupeConfig
+from streams.events import EventBatch, Kind, pack_currency
+from streams.facts import Facts
+from streams.intake import Accepted, Intake
+from streams.outputs import TRIGGER_TOPIC, Output, Outputs, key_of
+from streams.panes import PaneConfig, Panes
+from streams.positions import Positions
+from streams.price_alerts import PriceAlerts
+from streams.price_rules import PriceAlertConfig
+from streams.refresh import Refresh
+from streams.replenishment import Replenishment, ReplenishmentConfig
+from streams.series import SeriesMap
+from streams.state import BLOCK_ROWS, Record, SnapshotError, pack, unpack
+from streams.triggers import Trigger
+from streams.watermark import TimeConfig
+
+Slots = npt.NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Settings of a shop's engine.
+
+    Attributes
+    ----------
+    max_series
+        Series held at most; further ones are counted and refused. Memory is committed as series appear.
+    width
+        Day or hour buckets.
+    time_zone, location_time_zones
+        Where a day ends: for the shop, and for locations that have their own.
+    base_currency, rates
+        Currency that revenue is summed in, and units of it per unit of other currencies.
+    horizon
+        Steps forecast.
+    refresh_ms
+        Event time between refreshes of changed series within a bucket.
+    time, dedupe, prices, replenishment
+        Rules of the parts.
+    """
+
+    max_series: int = 100_000
+    width: Width = Width.DAY
+    time_zone: str = "UTC"
+    location_time_zones: Mapping[str, str] = field(default_factory=dict)
+    base_currency: str = "EUR"
+    rates: Mapping[str, float] = field(default_factory=dict)
+    horizon: int = 28
+    refresh_ms: int = 15 * 60_000
+    time: TimeConfig = TimeConfig()
+    dedupe: DedupeConfig = DedupeConfig()
+    prices: PriceAlertConfig = PriceAlertConfig()
+    replenishment: ReplenishmentConfig = ReplenishmentConfig()
+
+    @property
+    def panes(self) -> PaneConfig:
+        """Sizes of the panes for this width: 84 days, or 336 hours (two weeks)."""
+        if self.width is Width.DAY:
+            return PaneConfig()
+        return PaneConfig(buckets=336, open_buckets=12)
+
+
+class Engine:
+    """Everything about the items of one shard.
+
+    Parameters
+    ----------
+    config
+        Settings.
+    forecaster
+        Answers batches; the seasonal window where none is given.
+    shard
+        Number of the shard.
+
+    Examples
+    --------
+    >>> from streams.decode import decode
+    >>> engine = Engine(EngineConfig(max_series=10))
+    >>> order = b'{"type":"order_placed","event_id":"%d","event_time":%d,"sku":"TEA","order_id":"o",' \\
+    ...         b'"quantity":2,"unit_price":9.99,"currency":"EUR"}'
+    >>> day = 86_400_000
+    >>> batch, _ = decode([order % (n, 15000 * day + n * day) for n in range(3)], clock_ms=16000 * day)
+    >>> batch.tick_ms[:] = batch.time_ms
+    >>> [len(forecasts) for _, forecasts in engine.process(batch).forecasts]
+    [1, 1]
+    """
+
+    def __init__(self, config: EngineConfig, forecaster: Forecaster | None = None, shard: int = 0) -> None:
+        self.config = config
+        self.series = SeriesMap(config.max_series)
+        self.panes = Panes(config.max_series, config.panes)
+        rates = {pack_currency(code): rate for code, rate in {**config.rates, config.base_currency: 1.0}.items()}
+        self.buckets = Buckets(
+            config.width, config.time_zone, config.location_time_zones, config.time.lateness_ms, rates, self.panes
+        )
+        self.intake = Intake(config.time, config.dedupe, self.series)
+        self.catalog, self.listed, self.holidays = Catalog(), ListedPrices(config.max_series), Holidays()
+        self.refresh = Refresh(
+            forecaster or SeasonalWindow(),
+            config.horizon,
+            self.series,
+            self.buckets,
+            self.catalog,
+            self.listed,
+            self.holidays,
+            shard,
+        )
+        self.positions = Positions(config.max_series)
+        self.prices = PriceAlerts(config.prices, config.max_series)
+        self.replenishment = Replenishment(config.replenishment, self.positions, self.series.key, self._date_of)
+        self.outcomes = Outcomes(config.max_series, config.panes.open_buckets)
+        self.scores = Scores(self.outcomes.horizons)
+        self.counts: Counter[str] = Counter()
+        self._dirty = np.zeros(config.max_series, np.bool_)
+        self._refreshed_ms = 0
+        self._facts = Facts(self)
+
+    # -- 1. events and ticks in
+
+    def process(self, batch: EventBatch) -> Outputs:
+        """Apply a batch of events in order of arrival; what it made due comes back."""
+        return self._run(self.intake.accept(batch))
+
+    def tick(self, now_ms: int) -> Outputs:
+        """Let the shell's clock pass: idle sources stop holding the watermark, quiet buckets close."""
+        return self._run(self.intake.tick(now_ms))
+
+    def _run(self, accepted: Accepted) -> Outputs:
+        out = Outputs(dead_letters=accepted.letters)
+        marks, n, at = accepted.watermark_ms, len(accepted.batch), 0
+        first_ms = int(marks[0]) if n else self.intake.watermark_ms
+        if first_ms > 0:
+            self.buckets.start(first_ms)
+        self._facts.begin(accepted.batch)
+        for kind, count in enumerate(np.bincount(accepted.batch.kind).tolist()):
+            if count:
+                self.counts[Kind(kind).name.lower()] += count
+        while at < n:
+            due_ms = self._next_due_ms()
+            stop = int(np.searchsorted(marks, due_ms)) if due_ms is not None else n
+            if stop > at:
+                self._apply(accepted, at, min(stop, n), out)
+            at = max(at, min(stop, n))
+            if at < n:
+                out.row = int(accepted.batch.row[at])
+                self._advance(int(marks[at]), out)
+        if self.intake.watermark_ms > 0:
+            self._advance(self.intake.watermark_ms, out)
+        return out
+
+    # -- 2. events into state
+
+    def _apply(self, accepted: Accepted, start: int, stop: int, out: Outputs) -> None:
+        """Apply rows up to ``stop``; flows before a fact that concerns them go first."""
+        at = start
+        for index in self._facts.barriers(stop):
+            self._flows(accepted, at, index)
+            at = index
+            self._facts.apply_until(index + 1, out)
+        self._flows(accepted, at, stop)
+        self._facts.apply_until(stop, out)
+
+    def _flows(self, accepted: Accepted, start: int, stop: int) -> None:
+        if stop <= start:
+            return
+        rows, batch = slice(start, stop), accepted.batch
+        slots = accepted.slots[rows]
+        kind = batch.kind[rows]
+        if self._facts.series_changed:  # slots were looked up before facts of this batch made or freed series
+            slots = self.series.find(batch.sku[rows], batch.location[rows])
+        for i in np.flatnonzero((slots < 0) & (kind <= 6)).tolist():
+            slots[i] = self.add_series(batch.sku[start + i], batch.location[start + i], int(batch.time_ms[start + i]))
+        kept = (slots >= 0) & (kind <= 6)
+        if not kept.any():
+            return
+        self.buckets.apply(batch, rows, slots, kept, int(accepted.watermark_ms[start]))
+        own = slots[kept]
+        self.positions.apply_flows(own, kind[kept], batch.quantity[rows][kept], batch.time_ms[rows][kept])
+        self._dirty[own] = True
+
+    def add_series(self, sku: str, location: str, time_ms: int) -> int:
+        """Slot of a series, made where it is new; -1 where the maximum is reached."""
+        slot = self.series.slot(sku, location)
+        if slot < 0:
+            slot = self.series.add(sku, location)
+            if slot >= 0:
+                self.buckets.begin(slot, location, time_ms)
+                self.refresh.assign(slot, self.catalog.group(sku))
+        return slot
+
+    def touch(self, slot: int) -> None:
+        """Note that a series' forecast or decision is out of date."""
+        self._dirty[slot] = True
+
+    def remove_series(self, slot: int) -> None:
+        """Free the slot of a series and zero its rows."""
+        self.positions.retire(slot)
+        self.buckets.clear(slot)
+        self.refresh.clear(slot)
+        self.listed.table.clear(slot)
+        self.outcomes.clear(slot)
+        self._dirty[slot] = False
+        self.series.free(slot)
+
+    # -- 3. what the watermark makes due
+
+    def _next_due_ms(self) -> int | None:
+        due = self.buckets.next_due()
+        if due is None:
+            return None
+        return min(due.at_ms, self._refreshed_ms + self.config.refresh_ms)
+
+    def _advance(self, watermark_ms: int, out: Outputs) -> None:
+        """Let everything due at or before the watermark happen, in the order of its time."""
+        self.buckets.start(watermark_ms)
+        while (due := self.buckets.next_due()) is not None and due.at_ms <= watermark_ms:
+            if due.what == "final":
+                self._finish(due.zone)
+            else:
+                self._close(due.zone, due.at_ms, out)
+        grid_ms = watermark_ms // self.config.refresh_ms * self.config.refresh_ms
+        if grid_ms > self._refreshed_ms:
+            self._refreshed_ms = grid_ms
+            self._refresh_changed(grid_ms, out)
+
+    def _finish(self, zone: int) -> None:
+        slots, bucket, demand = self.buckets.finish(zone, self.series.live())
+        for matured in self.outcomes.mature(slots, bucket, demand):
+            self.scores.add(matured.index, matured.quantiles, matured.actual)
+
+    def _close(self, zone: int, at_ms: int, out: Outputs) -> None:
+        state = self.buckets.zones[zone]
+        shut = not self.holidays.is_open(state.zone.day_of(state.open), "")
+        live = self.series.live()
+        promoted = self.buckets.in_zone(live[self.listed.on_promotion(live, at_ms - 1)], zone)
+        self.panes.add("promo", promoted, np.full(len(promoted), state.open), np.ones(len(promoted), np.uint8))
+        slots, _ = self.buckets.close(zone, live, self.listed.price, shut=shut)
+        self.refresh.learn_pool(slots, state)
+        self._forecast(zone, slots, at_ms, out, at_close=True)
+        self._dirty[slots] = False
+
+    def _refresh_changed(self, as_of_ms: int, out: Outputs) -> None:
+        changed = np.flatnonzero(self._dirty[: self.series.used])
+        if not len(changed):
+            return
+        for zone in range(len(self.buckets.zones)):
+            self._forecast(zone, self.buckets.in_zone(changed, zone), as_of_ms, out, at_close=False)
+        self._dirty[changed] = False
+
+    # -- 4. forecasts and what follows from them
+
+    def _forecast(self, zone: int, slots: Slots, as_of_ms: int, out: Outputs, *, at_close: bool) -> None:
+        state = self.buckets.zones[zone]
+        for refreshed in self.refresh.run(slots, state, as_of_ms, at_close=at_close):
+            forecasts = refreshed.forecasts
+            out.forecasts.append((out.row, forecasts))
+            if at_close:
+                self.outcomes.publish(refreshed.slots, state.open, forecasts.forecast.quantiles)
+            steps = np.array(forecasts.steps, np.int64)
+            triggers = self.replenishment.decide(
+                refreshed.slots, forecasts.forecast.cumulative, as_of_ms, forecasts.forecast_id, steps
+            )
+            self.publish(triggers, out)
+        self.counts["forecasts"] += len(slots)
+        self.counts["closes"] += at_close
+
+    def publish(self, triggers: list[Trigger], out: Outputs) -> None:
+        """Put trigger revisions among the outputs."""
+        for t in triggers:
+            key = key_of(t.sku, t.location).encode()
+            out.triggers.append((out.row, Output(TRIGGER_TOPIC, key, t.value, t.trigger_id, t.time_ms)))
+
+    def _date_of(self, slot: int, time_ms: int) -> str:
+        zone = self.buckets.zones[int(self.buckets.series["zone"][slot])].zone
+        return zone.local(time_ms).date().isoformat()
+
+    # -- 5. state as records
+
+    def changes(self) -> Iterator[Record]:
+        """Yield the records that changed since the last call; ``None`` deletes a key."""
+        used, watermark_ms = self.series.used, self.intake.watermark_ms
+        yield from self.series.changes()
+        yield from self.buckets.changes(used, watermark_ms)
+        yield from self.intake.changes()
+        yield from self.catalog.changes()
+        yield from self.listed.changes()
+        yield from self.refresh.changes()
+        yield from self.positions.changes()
+        yield from self.prices.changes()
+        yield from self.replenishment.changes()
+        for key, payload in self.outcomes.changes(used, BLOCK_ROWS):
+            yield key, pack(payload)
+        if self.holidays.changed:
+            self.holidays.changed = False
+            yield "holidays/all", pack(self.holidays.snapshot())
+        yield "dirty/all", pack(np.packbits(self._dirty[:used]).tobytes())
+        yield (
+            "clock/engine",
+            pack({"refreshed_ms": self._refreshed_ms, "counts": dict(self.counts), "scores": self.scores.snapshot(),
+                  "refused": self.series.refused}),
+        )  # fmt: skip
+
+    def discard_changes(self) -> None:
+        """Forget unbounded lists of changes, for a shell that keeps no state."""
+        self.intake.discard_changes()
+        self.buckets.discard_changes()
+
+    def restore(self, records: Mapping[str, bytes]) -> None:
+        """Take over the newest value of every key: the future is then exactly that of the engine that wrote them.
+
+        Raises
+        ------
+        SnapshotError
+            If a key is unknown, or a record damaged, of another version or another layout.
+        """
+        for key in sorted(records, key=_restore_order):
+            self._restore(key, records[key])
+        self.series.settle()
+
+    def _restore(self, key: str, value: bytes) -> None:
+        parts: dict[str, Any] = {
+            "series": self.series, "open": self.buckets, "weeks": self.buckets, "closed": self.buckets,
+            "facts": self.buckets, "sessions": self.buckets, "dedupe": self.intake, "catalog": self.catalog,
+            "groups": self.catalog, "listed": self.listed, "channels": self.listed, "rates": self.refresh,
+            "pool": self.refresh, "lines": self.prices, "positions": self.positions, "flows": self.positions,
+            "sources": self.positions, "triggers": self.replenishment, "retired": self.replenishment,
+            "reorders": self.replenishment,
+        }  # fmt: skip
+        name = key.partition("/")[0]
+        if name in parts:
+            parts[name].restore(key, value)
+        elif name == "outcomes":
+            self.outcomes.restore(key, unpack(key, value))
+        elif key == "holidays/all":
+            self.holidays.restore(unpack(key, value))
+        elif key == "clock/intake":
+            self.intake.restore(key, value)
+        elif key == "clock/zones":
+            self.buckets.restore(key, value)
+        elif key == "dirty/all":
+            bits = np.unpackbits(np.frombuffer(unpack(key, value), np.uint8))
+            self._dirty[: len(bits)] = bits[: len(self._dirty)]
+        elif key == "clock/engine":
+            state = unpack(key, value)
+            self._refreshed_ms, self.counts = state["refreshed_ms"], Counter(state["counts"])
+            self.scores.restore(state["scores"])
+            self.series.refused = state["refused"]
+        else:
+            raise SnapshotError(f"state record {key!r} is none of this program's; it was written by a newer one")
+
+
+def _restore_order(key: str) -> tuple[str, int, str]:
+    """Records of one kind by number: ids that were seen come back in the order they came."""
+    name, _, rest = key.partition("/")
+    return (name, int(rest), "") if rest.isdecimal() else (name, -1, rest)

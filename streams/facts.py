@@ -1,0 +1,227 @@
+"""Facts into state: catalog, prices, stock, calendar, acknowledgements and commands, in order of arrival.
+
+In: fact events of an accepted batch. Out: changed state; candidates and triggers that follow at once.
+Must not know: time zones, forecasts' insides, Kafka. Rule: facts are never late; of one fact the newest event time wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from streams.catalog import FOREVER_MS, Item
+from streams.events import EventBatch, Kind, epoch_ms, pack_currency
+from streams.outputs import Outputs
+from streams.price_alerts import LineContext
+from streams.price_lines import PriceRows
+from streams.series import DEFAULT_LOCATION
+
+if TYPE_CHECKING:
+    from streams.engine import Engine
+
+_EPOCH_ORDINAL = 719_163  # date(1970, 1, 1).toordinal()
+_HARMLESS = {Kind.PRICE_SET, Kind.COMPETITOR_PRICE_SET, Kind.REVIEW_POSTED}
+"""Facts that read nothing flows write: flows on either side of them may be applied together."""
+
+
+class Facts:
+    """Applies the facts of a batch to one engine.
+
+    Parameters
+    ----------
+    engine
+        Whose state is changed.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._pending: list[tuple[int, Any]] = []
+        self._next = 0
+        self._batch: EventBatch | None = None
+        self.series_changed = False
+        self._handlers: dict[Kind, Callable[[Any, int, Outputs], None]] = {
+            Kind.STOCK_COUNTED: self._stock,
+            Kind.ITEM_DESCRIBED: self._describe,
+            Kind.ITEM_RETIRED: self._retire,
+            Kind.DAY_DESCRIBED: self._day,
+            Kind.ACK: self._ack,
+            Kind.COMPETITOR_PRICE_SET: self._count_only,
+            Kind.REVIEW_POSTED: self._count_only,
+            Kind.PROMOTE: self._count_only,
+            Kind.ROLLBACK: self._count_only,
+            Kind.SNOOZE: self._command,
+            Kind.ACKNOWLEDGE: self._command,
+            Kind.OVERRIDE: self._count_only,
+        }
+
+    def begin(self, batch: EventBatch) -> None:
+        """Take a batch's facts."""
+        self._batch, self._pending, self._next = batch, batch.facts, 0
+        self.series_changed = False
+
+    def barriers(self, stop: int) -> Iterator[int]:
+        """Rows before ``stop`` of facts that flows before them must precede; runs of such facts count once."""
+        last = -2
+        for index, event in self._pending[self._next :]:
+            if index >= stop:
+                return
+            if event.event_kind not in _HARMLESS:
+                if index != last + 1:
+                    yield index
+                last = index
+
+    def apply_until(self, stop: int, out: Outputs) -> None:
+        """Apply the facts of rows before ``stop``; neighbouring prices go together."""
+        prices: list[tuple[int, Any]] = []
+        while self._next < len(self._pending) and self._pending[self._next][0] < stop:
+            index, event = self._pending[self._next]
+            self._next += 1
+            if event.event_kind == Kind.PRICE_SET:
+                prices.append((index, event))
+                continue
+            if event.event_kind not in _HARMLESS and prices:
+                self._prices(prices, out)
+                prices = []
+            out.row = self._row(index)
+            self._handlers[event.event_kind](event, index, out)
+        if prices:
+            self._prices(prices, out)
+
+    # -- prices
+
+    def _prices(self, rows: list[tuple[int, Any]], out: Outputs) -> None:
+        batch, engine = self._batch, self._engine
+        assert batch is not None  # noqa: S101  begin() came first
+        at = np.array([index for index, _ in rows], np.int64)
+        events = [event for _, event in rows]
+        time_ms = batch.time_ms[at]
+        table = PriceRows(
+            sku=[e.sku for e in events],
+            location=[e.location for e in events],
+            channel=[e.channel for e in events],
+            price=np.array([e.price for e in events], np.float64),
+            currency=[e.currency for e in events],
+            promo=np.array([e.promo for e in events], np.bool_),
+            time_ms=time_ms,
+            tick_ms=batch.tick_ms[at],
+            event_id=[e.event_id for e in events],
+            from_ms=np.array([_ms(e.effective_from) for e in events], np.int64),
+            until_ms=np.array([_ms(e.effective_until) for e in events], np.int64),
+        )
+        if found := engine.prices.process(table, self._about):
+            row_of = dict(zip(table.event_id, batch.row[at].tolist(), strict=True))
+            out.candidates.extend((row_of[candidate.event_id], candidate) for candidate in found)
+        for slot, event, ms in zip(
+            engine.series.find(table.sku, table.location).tolist(), events, time_ms.tolist(), strict=True
+        ):
+            if slot >= 0 and _ms(event.effective_from) <= ms:
+                until_ms = FOREVER_MS if event.effective_until is None else epoch_ms(event.effective_until)
+                engine.listed.set(slot, event.channel, event.price, time_ms=ms, promo=event.promo, until_ms=until_ms)
+                engine.touch(slot)
+
+    def _about(self, sku: str, location: str) -> LineContext:
+        engine = self._engine
+        item = engine.catalog.items.get(sku)
+        slot = engine.series.slot(sku, location)
+        return LineContext(
+            unit_cost=item.unit_cost if item is not None else None,
+            cost_currency=item.cost_currency if item is not None else "",
+            units_per_day=engine.refresh.per_day(slot) if slot >= 0 else None,
+        )
+
+    # -- stock and acknowledgements
+
+    def _stock(self, event: Any, index: int, out: Outputs) -> None:
+        engine, time_ms = self._engine, self._time_ms(index)
+        slot = self._series(event.sku, event.location, time_ms)
+        if slot < 0:
+            return
+        newest = engine.positions.count(
+            slot, on_hand=event.on_hand, on_order=event.on_order, reserved=event.reserved, time_ms=time_ms
+        )
+        if newest:
+            engine.buckets.count_stock(slot, time_ms, out=event.on_hand <= 0)
+            engine.touch(slot)
+
+    def _ack(self, event: Any, index: int, out: Outputs) -> None:
+        time_ms = self._time_ms(index)
+        self._engine.publish(self._engine.replenishment.ack(event.idempotency_key, event.status, time_ms), out)
+
+    # -- catalog and calendar
+
+    def _describe(self, event: Any, index: int, out: Outputs) -> None:
+        engine, time_ms = self._engine, self._time_ms(index)
+        item = Item(
+            described_ms=time_ms,
+            title=event.title,
+            category=event.category or "",
+            brand=event.brand or "",
+            unit_cost=event.unit_cost,
+            cost_currency=event.cost_currency or "",
+            supplier=event.supplier_id or "",
+            replaces=event.replaces or "",
+        )
+        if not engine.catalog.describe(event.sku, item):
+            return
+        group = engine.catalog.group(event.sku)
+        currency = pack_currency(event.cost_currency) if event.cost_currency else 0
+        for location, placement in event.locations.items():
+            slot = self._series(event.sku, location, time_ms)
+            if slot >= 0:
+                engine.positions.place(
+                    slot, placement, unit_cost=event.unit_cost, cost_currency=currency, time_ms=time_ms
+                )
+        for slot in engine.series.of_sku(event.sku):
+            engine.refresh.assign(slot, group)
+            engine.touch(slot)
+
+    def _retire(self, event: Any, index: int, out: Outputs) -> None:
+        engine, time_ms = self._engine, self._time_ms(index)
+        item = engine.catalog.items.get(event.sku)
+        if item is not None and item.described_ms > time_ms:
+            return
+        expired = engine.prices.retire(event.sku, time_ms, self._tick_ms(index))
+        out.candidates.extend((out.row, candidate) for candidate in expired)
+        for slot in engine.series.of_sku(event.sku):
+            engine.publish(engine.replenishment.retire(slot, time_ms), out)
+            engine.remove_series(slot)
+        engine.catalog.retire(event.sku)
+        self.series_changed = True
+
+    def _day(self, event: Any, index: int, out: Outputs) -> None:
+        day = event.date.toordinal() - _EPOCH_ORDINAL
+        self._engine.holidays.describe(
+            day, event.location or "", event.name, event.kind, is_open=event.open, time_ms=self._time_ms(index)
+        )
+
+    # -- commands: what concerns alerts goes to the coordinator with the candidates
+
+    def _command(self, event: Any, index: int, out: Outputs) -> None:
+        out.candidates.append((out.row, event))
+
+    def _count_only(self, event: Any, index: int, out: Outputs) -> None:
+        """Kept for a later model (reviews, competitors) or another part (models); counted by the caller."""
+
+    def _series(self, sku: str, location: str, time_ms: int) -> int:
+        known = len(self._engine.series)
+        slot = self._engine.add_series(sku, location or DEFAULT_LOCATION, time_ms)
+        self.series_changed |= len(self._engine.series) != known
+        return slot
+
+    def _row(self, index: int) -> int:
+        assert self._batch is not None  # noqa: S101  begin() came first
+        return int(self._batch.row[index])
+
+    def _time_ms(self, index: int) -> int:
+        assert self._batch is not None  # noqa: S101  begin() came first
+        return int(self._batch.time_ms[index])
+
+    def _tick_ms(self, index: int) -> int:
+        assert self._batch is not None  # noqa: S101  begin() came first
+        return int(self._batch.tick_ms[index])
+
+
+def _ms(moment: Any) -> int:
+    return -1 if moment is None else epoch_ms(moment)

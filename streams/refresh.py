@@ -1,0 +1,217 @@
+"""Forecasts from panes: builds the model's batches, asks the forecaster, keeps what decisions need of the answer.
+
+In: slots of one zone whose forecasts are due. Out: `ForecastSet` per tile of rows.
+Must not know: events, topics, decisions. Rule: a row's forecast depends on its own state and the pool alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.baseline import pool_of
+from models.forecast import F32, ForecastBatch, Forecaster, Pool
+from streams.buckets import Buckets, ZoneState
+from streams.calendar import Holidays
+from streams.catalog import Catalog, ListedPrices
+from streams.outputs import ForecastSet
+from streams.panes import PROMO, Panes
+from streams.series import SeriesMap
+from streams.state import Record, Table, pack, unpack
+
+Slots = npt.NDArray[np.integer[Any]]
+
+TILE_ROWS = 2048
+"""Rows per call of the forecaster: large enough to hide Python, small enough that a tile's quantiles stay near 6 MB."""
+
+POOL_ROWS = 4096
+"""Rows that a pool is averaged from at most, evenly spread: more would not move its means."""
+
+CHANNELS = ("units", "cancelled", "orders", "revenue", "views", "carts", "sessions", "price", "promo", "in_stock")
+"""What `batch` can give as channels: names as `models.forecast.ForecastBatch` lists them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """Forecasts of some slots.
+
+    Attributes
+    ----------
+    slots
+        Rows, (B,).
+    forecasts
+        Their forecasts.
+    """
+
+    slots: Slots
+    forecasts: ForecastSet
+
+
+class Refresh:
+    """Asks the forecaster for series whose forecast is due.
+
+    Parameters
+    ----------
+    forecaster
+        Answers batches.
+    horizon
+        Steps asked for.
+    channels
+        Names of `CHANNELS` that the forecaster reads beyond demand; empty for the baseline.
+    """
+
+    def __init__(
+        self,
+        forecaster: Forecaster,
+        horizon: int,
+        series: SeriesMap,
+        buckets: Buckets,
+        catalog: Catalog,
+        listed: ListedPrices,
+        holidays: Holidays,
+        shard: int = 0,
+        channels: tuple[str, ...] = (),
+    ) -> None:
+        self.forecaster = forecaster
+        self.horizon = horizon
+        self.channels = channels
+        self._shard = shard
+        self._series, self._buckets, self._catalog = series, buckets, catalog
+        self._listed, self._holidays = listed, holidays
+        self._panes: Panes = buckets.panes
+        self.table = Table("rates", series.max_series, {"group": (np.int32, ()), "per_day": (np.float32, ())})
+        self._pool: Pool | None = None
+
+    def assign(self, slot: int, group: int) -> None:
+        """Note the category of a series, -1 for none."""
+        self.table["group"][slot] = group + 1
+        self.table.touch(slot)
+
+    def per_day(self, slot: int) -> float | None:
+        """Demand per day that the last forecast expects, None before the first."""
+        rate = float(self.table["per_day"][slot])
+        return rate - 1 if rate else None
+
+    def learn_pool(self, slots: Slots, zone: ZoneState) -> None:
+        """Average what mature series sell, for those without history; called at a close."""
+        if not len(slots):
+            return
+        step = -(-len(slots) // POOL_ROWS)
+        batch = self.batch(slots[::step], zone, zone.zone.start_ms(zone.open))
+        self._pool = pool_of(batch, len(self._catalog.groups))
+
+    def run(self, slots: Slots, zone: ZoneState, as_of_ms: int, *, at_close: bool) -> Iterator[Refreshed]:
+        """Forecast slots of one zone, a tile at a time."""
+        steps = zone.zone.starts_ms(zone.open, self.horizon)
+        season = self._buckets.width.season
+        for start in range(0, len(slots), TILE_ROWS):
+            part = slots[start : start + TILE_ROWS]
+            batch = self.batch(part, zone, as_of_ms)
+            forecast = self.forecaster.forecast(batch)
+            scale = 1 if season == 7 else 24
+            per_day = forecast.cumulative_mean[:, min(7 * scale, self.horizon) - 1] / min(7, self.horizon / scale)
+            self.table["per_day"][part] = per_day + np.float32(1)  # shifted by one: zero means never forecast
+            self.table.touch(part)
+            keys = [self._series.key(slot) for slot in part.tolist()]
+            yield Refreshed(
+                part,
+                ForecastSet(
+                    keys=keys,
+                    forecast=forecast,
+                    as_of_ms=as_of_ms,
+                    at_close=at_close,
+                    day=zone.zone.day_of(zone.open),
+                    hour=zone.zone.hour_of(zone.open),
+                    freq=self._buckets.width.value,
+                    time_zone=zone.zone.name,
+                    steps=steps,
+                    observed=batch.observed,
+                    model=self.forecaster.name,
+                    shard=self._shard,
+                ),
+            )
+
+    def batch(self, slots: Slots, zone: ZoneState, as_of_ms: int) -> ForecastBatch:
+        """Gather history and the known future of slots, as the forecaster reads them."""
+        opened, context, rows = zone.open, self._panes.config.buckets, len(slots)
+        demand = self._panes.demand(slots, opened)
+        age = opened - self._buckets.series["first"][slots].astype(np.int64)
+        if rows and int(age.min()) < context:
+            demand[np.arange(context - 1, -1, -1)[None, :] >= age[:, None]] = np.nan
+        begin, end = zone.zone.start_ms(opened), zone.zone.start_ms(opened + 1)
+        past = self._open_buckets(slots, zone, range(opened - context, opened))
+        return ForecastBatch(
+            demand=demand,
+            is_open=past,
+            future_open=self._open_buckets(slots, zone, range(opened, opened + self.horizon)),
+            observed=self._panes.observed(slots, opened),
+            elapsed=np.full(rows, max(0.0, min(1 - 1e-6, (as_of_ms - begin) / (end - begin))), np.float32),
+            day=np.full(rows, zone.zone.day_of(opened), np.int64),
+            hour=np.full(rows, zone.zone.hour_of(opened), np.int64),
+            season=self._buckets.width.season,
+            group=self.table["group"][slots] - np.int32(1),
+            pool=self._pool,
+            channels={name: self._channel(name, slots, opened, age) for name in self.channels},
+            known=self._known(slots, zone) if self.channels else {},
+            weeks=self._panes.weeks["demand"][slots] if self.channels else None,
+        )
+
+    def _channel(self, name: str, slots: Slots, opened: int, age: npt.NDArray[np.int64]) -> F32:
+        if name == "promo":
+            values = (self._panes.channel("flags", slots, opened) & PROMO).astype(np.float32)
+        else:
+            values = self._panes.channel(name, slots, opened).astype(np.float32)
+        if name == "price":
+            values[values == 0] = np.nan
+        elif name == "in_stock":
+            values = np.where(values == 0, np.nan, (values - 1) / 254).astype(np.float32)
+        values[np.arange(values.shape[1] - 1, -1, -1)[None, :] >= age[:, None]] = np.nan
+        return values
+
+    def _open_buckets(self, slots: Slots, zone: ZoneState, buckets: range) -> npt.NDArray[np.bool_]:
+        """Which buckets are announced as open for business, bool (B, len(buckets))."""
+        days = [zone.zone.day_of(bucket) for bucket in buckets] if self._holidays.any else []
+        out = np.ones((len(slots), len(buckets)), np.bool_)
+        if days:
+            out[:] = [self._holidays.is_open(day, "") for day in days]
+            for row, location in self._own_calendars(slots):
+                out[row] = [self._holidays.is_open(day, location) for day in days]
+        return out
+
+    def _own_calendars(self, slots: Slots) -> Iterator[tuple[int, str]]:
+        """Rows whose location has days of its own."""
+        own = self._holidays.own_locations
+        if own:
+            for row, slot in enumerate(slots.tolist()):
+                location = self._series.key(slot)[1]
+                if location in own:
+                    yield row, location
+
+    def _known(self, slots: Slots, zone: ZoneState) -> dict[str, F32]:
+        """Covariates of past and horizon: named days (1 where a holiday or campaign is announced)."""
+        opened, context = zone.open, self._panes.config.buckets
+        days = [zone.zone.day_of(b) for b in range(opened - context, opened + self.horizon)]
+        named = np.array([bool(self._holidays.kind(day, "")) for day in days], np.float32)
+        return {"holiday": np.tile(named, (len(slots), 1))}
+
+    def clear(self, slot: int) -> None:
+        """Zero a slot's row."""
+        self.table.clear(slot)
+
+    def changes(self) -> Iterator[Record]:
+        """Yield what changed since the last call."""
+        yield from self.table.changes()
+        if self._pool is not None:
+            yield "pool/all", pack({"shape": self._pool.quantiles.shape, "quantiles": self._pool.quantiles.tobytes()})
+
+    def restore(self, key: str, value: bytes | None) -> None:
+        """Take over one record."""
+        if not key.startswith("pool/"):
+            self.table.restore(key, value)
+        elif value is not None:
+            state = unpack(key, value)
+            self._pool = Pool(np.frombuffer(state["quantiles"], np.float32).reshape(state["shape"]).copy())
