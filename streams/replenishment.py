@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from streams.events import unpack_currency
 from streams.outputs import key_of
 from streams.policy import Orders, Planner, Policy, ReplenishmentConfig
-from streams.positions import DAY_MS, THOUSAND, Positions, Slots
+from streams.positions import DAY_MS, THOUSAND, Ints, Positions, Slots
 from streams.reorder import DemandAhead, stockout_step
 from streams.state import Record, SnapshotError, Table, pack, unpack
 from streams.triggers import Terms, Trigger, idempotency_key, message, read_terms, significant, trigger_id, units
@@ -112,18 +112,18 @@ class Replenishment:
         steps
             Start of each step in epoch milliseconds, (H,) or (B, H); step 1 contains `as_of_ms`.
         """
-        slots = slots.astype(np.int64)
-        starts = np.broadcast_to(steps, (len(slots), cumulative.shape[1]))
+        index: Ints = slots.astype(np.int64)
+        starts = np.broadcast_to(steps, (len(index), cumulative.shape[1]))
         name = forecast_ids if callable(forecast_ids) else forecast_ids.__getitem__
-        counted = self.positions.table["counted_ms"][slots]
+        counted = self.positions.table["counted_ms"][index]
         fresh = (counted > 0) & (as_of_ms - counted <= self.config.stale_after_ms)
-        overdue = (self._table["quantity"][slots] > 0) & (self._table["expires_ms"][slots] <= as_of_ms)
-        found = [(int(row), self._expire(int(slots[row]), as_of_ms)) for row in np.flatnonzero(overdue & ~fresh)]
+        overdue = (self._table["quantity"][index] > 0) & (self._table["expires_ms"][index] <= as_of_ms)
+        found = [(int(row), self._expire(int(index[row]), as_of_ms)) for row in np.flatnonzero(overdue & ~fresh)]
         rows = np.flatnonzero(fresh)
         if len(rows):
             elapsed = np.clip((as_of_ms - starts[:, 0]) / self.config.bucket_ms, 0.0, 0.999)
-            ahead = DemandAhead(cumulative, elapsed, self.config.bucket_ms / DAY_MS, np.arange(len(slots)))
-            policy = self._planner.policy(slots[rows], ahead.take(rows), as_of_ms)
+            ahead = DemandAhead(cumulative, elapsed, self.config.bucket_ms / DAY_MS, np.arange(len(index)))
+            policy = self._planner.policy(index[rows], ahead.take(rows), as_of_ms)
             busy = np.flatnonzero(policy.needed() | (self._table["quantity"][policy.slots] > 0))
             if len(busy):
                 found += self._revise(policy.take(busy), as_of_ms, starts, name)

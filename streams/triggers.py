@@ -1,8 +1,8 @@
 """What a replenishment trigger says: its terms, its identity, and the message of each revision.
 
 In: the terms a decision was made on. Out: the JSON of ``replenishment.trigger.v1`` and the state record of an open one.
-Must not know: how decisions are made, what stock there is now, clocks. Rule: a message is a function of its terms, status
-and reasons alone.
+Must not know: how decisions are made, what stock there is now, clocks. Rule: a message is a function of its terms,
+status and reasons alone.
 """
 
 from __future__ import annotations
