@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.forecast import F32, LEVELS, Basis, Forecast, ForecastBatch, ForecastError, HorizonError, Pool
+from models.quantiles import I64, Cuts, cuts_of, interpolate, quantiles_of
 
 WINDOW = 12
 """Samples per phase: twelve weeks span a quarter; the value of the yardstick that everything must beat."""
@@ -35,19 +36,11 @@ ROUNDS = 5
 PATH_SEED = 20100412
 """Names the one table of paths that all rows share; another value changes published cumulative quantiles."""
 
+MID_LEVELS = tuple((season + 0.5) / WINDOW for season in range(WINDOW))
+"""One level per season of the window: twelve equally likely values stand for a distribution."""
+
 TILE_ROWS = 512
 """Rows worked on together: their 60 paths (120 kB) stay in a 2 MiB second-level cache."""
-
-I64 = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class _Cuts:
-    """Where quantile levels lie between the order statistics of n sorted samples (linear, as `numpy.quantile`)."""
-
-    low: I64
-    high: I64
-    weight: F32  # of `high`
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +178,7 @@ def _add_paths(seasons: F32, future_open: npt.NDArray[np.bool_], remaining: F32,
     """Fill steps 2 to H of the cumulative quantiles from paths of whole seasons; step 1 is there already."""
     season, horizon = seasons.shape[1], future_open.shape[1]
     table = _paths(-(-horizon // season))  # (blocks, paths)
-    cuts = _cuts(table.shape[1])
+    cuts = cuts_of(LEVELS, table.shape[1])
     by_phase = np.ascontiguousarray(seasons.transpose(1, 0, 2))  # (S, R, WINDOW)
     sums = np.take(by_phase[0], table[0], axis=1) * (remaining * future_open[:, 0])[:, None]  # (R, paths)
     for step in range(1, horizon):
@@ -194,7 +187,7 @@ def _add_paths(seasons: F32, future_open: npt.NDArray[np.bool_], remaining: F32,
         if shut.any():
             drawn[shut] = 0
         sums += drawn
-        level = _interpolate(np.sort(sums, axis=1), cuts)
+        level = interpolate(np.sort(sums, axis=1), cuts)
         np.maximum(level, cumulative[:, step - 1], out=cumulative[:, step])  # interpolation rounds; sums never fall
 
 
@@ -214,7 +207,7 @@ def _phases(
         cold=np.empty(rows, bool),
     )
     gaps = ~full
-    parts = [(gaps, _gappy_phases(_samples(demand[gaps], is_open[gaps], season), pool, group[gaps]))]
+    parts = [(gaps, _gappy_phases(phase_samples(demand[gaps], is_open[gaps], season), pool, group[gaps]))]
     if full.any():
         parts.append((full, _full_phases(window[full], season)))
     for where, part in parts:
@@ -229,11 +222,22 @@ def _full_phases(window: F32, season: int) -> _Phases:
     newest_first = np.maximum(window, 0).reshape(rows, WINDOW, season)[:, ::-1]
     seasons = np.ascontiguousarray(newest_first.transpose(0, 2, 1))  # (R, S, WINDOW)
     mean = _ordered_sum(seasons) / np.float32(WINDOW)
-    return _Phases(_interpolate(np.sort(seasons, axis=2), _cuts(WINDOW)), mean, seasons, np.zeros(rows, bool))
+    return _Phases(interpolate(np.sort(seasons, axis=2), cuts_of(LEVELS, WINDOW)), mean, seasons, np.zeros(rows, bool))
 
 
-def _samples(demand: F32, is_open: npt.NDArray[np.bool_], season: int) -> F32:
-    """Collect the newest open and observed values per phase, newest first, then NaN; shape (R, S, WINDOW)."""
+def phase_samples(demand: F32, is_open: npt.NDArray[np.bool_], season: int) -> F32:
+    """Collect the newest open and observed values of each phase.
+
+    Returns
+    -------
+    Newest first, then NaN; float32, shape (R, S, WINDOW); phase 0 is that of step 1.
+
+    Examples
+    --------
+    >>> demand = np.array([[1, 2, 3, np.nan, 5]], np.float32)
+    >>> phase_samples(demand, np.ones((1, 5), bool), season=2)[0, :, :3].tolist()
+    [[2.0, nan, nan], [5.0, 3.0, 1.0]]
+    """
     rows, buckets = demand.shape
     blocks = max(1, -(-buckets // season))
     values = np.full((rows, blocks * season), np.nan, np.float32)
@@ -257,12 +261,12 @@ def _gappy_phases(samples: F32, pool: Pool | None, group: npt.NDArray[np.int32])
     everything = np.sort(samples.reshape(rows, -1), axis=1)  # (R, S * WINDOW), NaN last
     total = count.sum(axis=1)  # (R,)
     # 2. the row as a whole, at the levels published and at one level per season of the window
-    row_quantiles = _quantiles_of(everything, total, np.array(LEVELS))  # (R, Q)
-    row_spread = _quantiles_of(everything, total, _mid_levels())  # (R, WINDOW)
+    row_quantiles = np.nan_to_num(quantiles_of(everything, total, LEVELS))  # (R, Q)
+    row_spread = np.nan_to_num(quantiles_of(everything, total, MID_LEVELS))  # (R, WINDOW)
     row_mean = (_ordered_sum(sums) / np.maximum(total, 1)).astype(np.float32)
     # 3. borrowed
     lent_quantiles, own = _lent(pool, group, total, season)
-    lent_spread = _interpolate(lent_quantiles, _between_levels())
+    lent_spread = interpolate(lent_quantiles, _between_levels())
     share = own[:, None, None]
     few_quantiles = row_quantiles[:, None] * share + lent_quantiles * (1 - share)
     few_spread = row_spread[:, None] * share + lent_spread * (1 - share)
@@ -270,7 +274,7 @@ def _gappy_phases(samples: F32, pool: Pool | None, group: npt.NDArray[np.int32])
     # 1. phases that speak for themselves; fewer seasons than the window come round again
     enough = (count >= MIN_SAMPLES) & (total >= season)[:, None]
     again = np.arange(WINDOW) % np.maximum(count, 1)[:, :, None]
-    quantiles = _quantiles_of(np.sort(samples, axis=2), count, np.array(LEVELS))
+    quantiles = quantiles_of(np.sort(samples, axis=2), count, LEVELS)
     spread_out = np.take_along_axis(few_spread, _shuffles(season)[None], axis=2)
     return _Phases(
         quantiles=np.maximum.accumulate(np.where(enough[:, :, None], quantiles, few_quantiles), axis=2),
@@ -301,45 +305,12 @@ def _ordered_sum(values: F32) -> F32:
     return total
 
 
-def _interpolate(ordered: F32, cuts: _Cuts) -> F32:
-    """Quantiles of samples that are sorted along the last axis, never crossing."""
-    low = np.take(ordered, cuts.low, axis=-1)
-    high = np.take(ordered, cuts.high, axis=-1)
-    high -= low
-    high *= cuts.weight
-    low += high
-    return np.maximum.accumulate(low, axis=-1, out=low)
-
-
-def _quantiles_of(ordered: F32, count: I64, levels: npt.NDArray[np.float64]) -> F32:
-    """Quantiles of the first `count` samples along the last axis, sorted; zero where there is none."""
-    at = np.maximum(count - 1, 0)[..., None] * levels  # (…, Q)
-    low = np.floor(at).astype(np.int64)
-    high = np.minimum(low + 1, np.maximum(count - 1, 0)[..., None])
-    weight = (at - low).astype(np.float32)
-    below, above = np.take_along_axis(ordered, low, axis=-1), np.take_along_axis(ordered, high, axis=-1)
-    result = np.maximum.accumulate(below + (above - below) * weight, axis=-1)
-    return np.where(count[..., None] > 0, result, np.float32(0))
-
-
-@lru_cache(maxsize=8)
-def _cuts(samples: int) -> _Cuts:
-    at = np.array(LEVELS) * (samples - 1)
-    low = np.floor(at).astype(np.int64)
-    return _Cuts(low, np.minimum(low + 1, samples - 1), (at - low).astype(np.float32))
-
-
-def _mid_levels() -> npt.NDArray[np.float64]:
-    """One level per season of the window: twelve equally likely values stand for a distribution."""
-    return (np.arange(WINDOW) + 0.5) / WINDOW
-
-
 @lru_cache(maxsize=1)
-def _between_levels() -> _Cuts:
+def _between_levels() -> Cuts:
     """The mid levels among the published ones."""
-    at = np.interp(_mid_levels(), LEVELS, np.arange(len(LEVELS)))
+    at = np.interp(MID_LEVELS, LEVELS, np.arange(len(LEVELS)))
     low = np.floor(at).astype(np.int64)
-    return _Cuts(low, np.minimum(low + 1, len(LEVELS) - 1), (at - low).astype(np.float32))
+    return Cuts(low, np.minimum(low + 1, len(LEVELS) - 1), (at - low).astype(np.float32))
 
 
 def _shuffled(*name: int) -> I64:
