@@ -11,7 +11,8 @@ from merging, which cost 0.15 more. So there is one path, and no two records can
 
 Decisions where the contract leaves room:
 
-* A key that occurs twice in an object: the last one wins. A second ``type`` unlike the first is a dead letter.
+* A key that occurs twice in an object: each value must be valid, the last one wins. A second ``type`` unlike the first
+  is a dead letter.
 * ``event_time`` written as a float (``1.7e12``) is a mistyped field; a leap second (``:60``) is no time.
 * A byte-order mark, a second document behind the first and nesting deeper than 64 are dead letters of stage ``decode``.
 * Bad UTF-8 anywhere in the record, in unknown fields too, is a dead letter.
@@ -87,6 +88,7 @@ TOPICS: dict[str, tuple[Kind, ...]] = {
 """Types of each input topic (contracts §1)."""
 
 _DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+_SYNTAX = msgspec.json.Decoder(msgspec.Raw)
 _SUSPECT = re.compile(
     rb"[\\|\x7f\xc2]"
 )  # a control character needs an escape, DEL or C1 (first byte C2) in the raw bytes
@@ -142,6 +144,8 @@ def decode(
     events, rows, failed = _parse(values, keys, base, clock_ms)
     batch, faults = _columns(events, rows, clock_ms)
     raw = values if len(rows) == len(values) else [values[row] for row in rows]
+    batch.values = raw
+    batch.keys = [None] * len(rows) if keys is None else keys if raw is values else [keys[row] for row in rows]
     _check_raw(raw, events, faults)
     _check_route(batch, base, keys, faults)
     if faults:
@@ -206,6 +210,11 @@ def _explain(value: bytes, error: Exception) -> Fault:
     """Turn what the decoder said of one record into a stage, a sentence and a path."""
     if fault := _raw_fault(value):
         return fault
+    if isinstance(error, msgspec.ValidationError):  # a field was refused before the end was read: is the rest JSON?
+        try:
+            _SYNTAX.decode(value)
+        except msgspec.DecodeError as syntax:
+            error = syntax
     message = str(error)
     if not isinstance(error, msgspec.ValidationError):
         if _LONE_SURROGATE.search(value) and ("truncated" in message or "surrogate" in message):
@@ -292,6 +301,8 @@ def _columns(events: list[Event], rows: list[int], clock_ms: int) -> tuple[Event
         original_ms=np.full(n, -1, np.int64),
         session=np.zeros(n, np.uint64),
         facts=[],
+        values=[],
+        keys=[],
     )
     faults: _Faults = {}
     _check_times(batch.time_ms, np.arange(n), clock_ms, "$.event_time", faults)
