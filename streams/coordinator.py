@@ -28,6 +28,7 @@ _FEW = 3  # candidates from which on the gaps between them say something
 _SURPRISE = 8.0  # mean gaps: hits at random places leave a longer one with probability e**-8
 _LONGEST_GAP_MS = 10_000
 _ALIKE = math.log(2.0)  # a decimal shift keeps within this of its group's median ratio; a common jump is no part of it
+_LIKELY = 8  # lines hit alike within seconds that are likely to become a group
 _GROUP_LIFE_MS = 300_000  # a feed is over after five minutes: later faults are other faults
 _HOUR_MS = 3_600_000
 
@@ -72,8 +73,10 @@ class CoordinatorConfig:
 
 @dataclass(slots=True)
 class _Window:
-    """Candidates of one form that wait."""
+    """Candidates that were hit alike and wait together."""
 
+    form: Form
+    log_ratio: float  # of the first
     first_ms: int
     last_ms: int
     alerts: list[Alert] = field(default_factory=list)
@@ -102,7 +105,7 @@ class Coordinator:
         self._book = AlertBook(self.config.critical_money)
         # what follows is derived from the book, and derived anew after a restore
         self._stale = False
-        self._windows: dict[Form, _Window] = {}
+        self._windows: list[_Window] = []  # in order of their first candidate
         self._recent: dict[Form, list[Alert]] = {}  # published alone a moment ago
         self._watched: dict[str, None] = {}  # snoozed alerts, and groups in recovery
 
@@ -132,16 +135,14 @@ class Coordinator:
         before = self._book.now_ms
         if now_ms <= before:
             return []
-        due: list[tuple[int, int, Form, str]] = [
-            (self._due(window), 0, form, "") for form, window in self._windows.items()
-        ]
-        due += [(self._due_again(name), 1, "zero", name) for name in self._watched]
+        due = [(self._due(window), 0, window.alerts[0].seq, "") for window in self._windows]
+        due += [(self._due_again(name), 1, 0, name) for name in self._watched]
         if before // _HOUR_MS != now_ms // _HOUR_MS:
-            due.append((now_ms // _HOUR_MS * _HOUR_MS, 2, "zero", ""))
+            due.append((now_ms // _HOUR_MS * _HOUR_MS, 2, 0, ""))
         out = []
-        for due_ms, what, form, name in sorted(entry for entry in due if entry[0] <= now_ms):
+        for due_ms, what, first, name in sorted(entry for entry in due if entry[0] <= now_ms):
             self._book.now_ms = max(before, due_ms)
-            out += self._close(form) if what == 0 else self._again(name) if what == 1 else self._expire()
+            out += self._close(first) if what == 0 else self._again(name) if what == 1 else self._expire()
         self._book.now_ms = now_ms
         return out
 
@@ -164,7 +165,14 @@ class Coordinator:
 
     # ------------------------------------------------------------------------------------------------ waiting
     def _enter(self, alert: Alert) -> None:
-        window = self._windows.setdefault(alert.candidate.form, _Window(alert.waits_ms, alert.waits_ms))
+        """Let an alert wait with those of its form and, within a third, of its factor: a cause has one factor."""
+        form, log_ratio = alert.candidate.form, _log_ratio(alert.candidate)
+        for window in self._windows:
+            if window.form == form and abs(window.log_ratio - log_ratio) <= abs(window.log_ratio) / 3:
+                break
+        else:
+            window = _Window(form, log_ratio, alert.waits_ms, alert.waits_ms)
+            self._windows.append(window)
         window.last_ms = alert.waits_ms
         window.alerts.append(alert)
 
@@ -179,12 +187,17 @@ class Coordinator:
         mean = (window.last_ms - window.first_ms) / (waiting - 1)
         return max(self.config.quiet_ms, min(round(_SURPRISE * mean), _LONGEST_GAP_MS))
 
-    def _close(self, form: Form) -> list[AlertOutput]:
-        """Publish what waited in a form: with running groups, as new groups, and the rest one by one."""
-        window = self._windows.pop(form)
+    def _close(self, first: int) -> list[AlertOutput]:
+        """Publish what waited together: with running groups, as new groups, and the rest one by one."""
+        at = next(i for i, window in enumerate(self._windows) if window.alerts[0].seq == first)
+        window = self._windows.pop(at)
+        if (larger := self._larger(window)) is not None:
+            larger.alerts = sorted([*larger.alerts, *window.alerts], key=lambda alert: alert.seq)
+            return []
         # closed by the longest wait, the feed still runs: what is alike now is a part of what will be
         flowing = window.last_ms + self._gap(window) > self._book.now_ms
         enough = max(2, self.config.group_min // 3) if flowing else self.config.group_min
+        form = window.form
         out, waiting = self._join(form, window.alerts)
         while len(alike := self._alike(form, waiting)) >= enough:
             ratios = sorted(_log_ratio(alert.candidate) for alert in alike)
@@ -193,6 +206,14 @@ class Coordinator:
         for alert in waiting:
             out += self._fire_alone(alert)
         return out
+
+    def _larger(self, window: _Window) -> _Window | None:
+        """Find a window that looks like a group and that would take these in: stragglers of one fault wait for it."""
+        for other in self._windows:
+            near = other.form == window.form and abs(other.log_ratio - window.log_ratio) <= _ALIKE
+            if near and len(other.alerts) >= max(_LIKELY, len(window.alerts)):
+                return other
+        return None
 
     def _join(self, form: Form, waiting: list[Alert]) -> tuple[list[AlertOutput], list[Alert]]:
         """Let running groups take in lines that were hit like theirs; give the revisions and the lines left."""
@@ -354,7 +375,7 @@ class Coordinator:
         if not self._stale:
             return
         self._stale = False
-        self._windows, self._recent, self._watched = {}, {}, {}
+        self._windows, self._recent, self._watched = [], {}, {}
         for alert in sorted(self._book.alerts.values(), key=lambda alert: alert.seq):
             if alert.fired_ms < 0:
                 self._enter(alert)

@@ -41,6 +41,8 @@ _KINDS: tuple[Kind, ...] = get_args(Kind)
 _FORMS: tuple[Form, ...] = get_args(Form)
 _EVIDENCE = 10  # last accepted prices shown: enough to see the level and its habit
 _SAME_LEVEL = 2.0  # flagged prices on one side within this factor are one new level; a decimal shift on top is not
+_STRAYS = 3  # other prices that a level which waits outlives: faults that someone corrects last one to three
+_ESTABLISHED = 4  # times a level was seen before normal prices between do not end it: a line that flaps
 _ANNOUNCED = 1.01  # a price within 1 % of an announced one is the announced one
 _COUNTERS = ("older", "uncompared", "accepted_levels")
 
@@ -284,7 +286,11 @@ class PriceAlerts:
     def _normal(self, line: Line, row: _Row, announced: str) -> list[Candidate]:
         """Take a price that nothing speaks against: it resolves what is open, and teaches unless it is a promotion."""
         found = [_resolve(line, row, "announced" if announced else "corrected")] if line.open else []
-        line.open, line.faults, line.foreign, line.pending = 0, 0, 0, []
+        line.open, line.faults, line.foreign = 0, 0, 0
+        if len(line.pending) < _ESTABLISHED or line.strays >= _STRAYS:
+            line.pending, line.strays, line.interrupted = [], 0, 0
+        elif not announced:
+            line.strays, line.interrupted = line.strays + 1, 1
         if announced == "level":
             line.take_level([row.price] * self.config.min_accepted)
             line.announced = 0.0
@@ -295,21 +301,22 @@ class PriceAlerts:
 
     def _flagged(self, line: Line, row: _Row, about: LineContext, finding: Finding) -> list[Candidate]:
         """Open, continue or replace the line's alert, and accept a level that has persisted."""
-        same_form = bool(line.open) and _FORMS[line.form] == finding.form
         level = finding.form in ("high", "low")
-        waits = level and _same_level(line, row.price, finding.form)
-        last = line.pending[-1] if waits else None
-        self._remember(line, row, finding, waits)
+        same_form = bool(line.open) and _FORMS[line.form] == finding.form
+        continues = same_form and (not level or _near(row.price, line.flagged))
+        before, waited = line.flagged, len(line.pending)
+        belongs = self._remember(line, row, finding)
         if max(len(line.pending), line.foreign) >= self.config.accept_after:
             return self._accept(line, row)
-        if waits and not same_form:  # a fault on top of a level that waits is over; the level was alerted before
+        if belongs and waited and not continues:  # a fault on top of a level that waits is over; the level is known
             found = [_resolve(line, row, "corrected")] if line.open else []
             line.open, line.faults = 0, 0
             return found
-        if same_form and (waits or not level):
+        line.flagged = float(np.float32(row.price)) if level else 0.0
+        if continues:
             line.faults = min(line.faults + 1, 0xFFFF)
-            moved = last is not None and _apart(row.price, last) > self.config.update_step
-            news = moved or _KINDS[line.open - 1] != finding.kind
+            news = level and _apart(row.price, before) > self.config.update_step
+            news = news or _KINDS[line.open - 1] != finding.kind
             line.open = _KINDS.index(finding.kind) + 1
             return [self._candidate("update", line, row, about, finding)] if news else []
         found = [_resolve(line, row, "corrected")] if line.open else []
@@ -317,20 +324,37 @@ class PriceAlerts:
         line.faults, line.opened = 1, line.opened + 1
         return [*found, self._candidate("fire", line, row, about, finding)]
 
-    def _remember(self, line: Line, row: _Row, finding: Finding, same: bool) -> None:
-        """Note a flagged price as part of a level that waits; zeros and other currencies leave that level alone."""
+    def _remember(self, line: Line, row: _Row, finding: Finding) -> bool:
+        """Note a flagged price; say whether it belongs to the level that waits.
+
+        A level that was seen twice outlives up to three other faulty prices: then it comes back, or another one has
+        begun. Zeros and other currencies leave it alone.
+        """
         if finding.form == "currency":
             line.foreign += 1
-        elif finding.form != "zero":
-            line.foreign = 0
-            single = float(np.float32(row.price))
-            line.pending = [*line.pending, single] if same else [single]
+        if finding.form in ("currency", "zero"):
+            return False
+        line.foreign = 0
+        single = float(np.float32(row.price))
+        if _waits(line, row.price, finding.form):
+            line.pending, line.strays = [*line.pending, single], 0
+            return True
+        if len(line.pending) >= 2 and line.strays < _STRAYS:
+            line.strays, line.interrupted = line.strays + 1, 1
+            return False
+        line.pending, line.strays, line.interrupted = [single], 0, 0
+        return True
 
     def _accept(self, line: Line, row: _Row) -> list[Candidate]:
         """Take over a level, or a currency, that has persisted."""
         found = [_resolve(line, row, "accepted")] if line.open else []
         foreign = line.foreign >= self.config.accept_after
-        line.take_level([row.price] * self.config.min_accepted if foreign else line.pending)
+        if line.interrupted and not foreign:  # the old prices go on beside the new ones: the range covers both
+            for price in line.pending:
+                line.learn(price)
+            line.pending, line.strays, line.interrupted = [], 0, 0
+        else:
+            line.take_level([row.price] * self.config.min_accepted if foreign else line.pending)
         line.currency = row.code
         line.open, line.faults, line.foreign = 0, 0, 0
         self._counts["accepted_levels"] += 1
@@ -383,12 +407,16 @@ def _resolve(line: Line, row: _Row, resolution: Resolution) -> Candidate:
     )  # fmt: skip
 
 
-def _same_level(line: Line, price: float, form: Form) -> bool:
+def _waits(line: Line, price: float, form: Form) -> bool:
     """Tell whether a flagged price belongs to the level that waits."""
     if not line.pending:
         return False
-    waits: Form = "high" if line.pending[-1] > max(line.ring) else "low"
-    return waits == form and _apart(price, line.pending[-1]) <= _SAME_LEVEL
+    side: Form = "high" if line.pending[-1] > max(line.ring) else "low"
+    return side == form and _near(price, line.pending[-1])
+
+
+def _near(price: float, level: float) -> bool:
+    return level > 0.0 and _apart(price, level) <= _SAME_LEVEL
 
 
 def _apart(a: float, b: float) -> float:

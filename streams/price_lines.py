@@ -48,6 +48,9 @@ def _fields(pending: int) -> Fields:
         "announced": (np.float32, ()),  # price that was announced with a window, 0 = none
         "from_ms": (np.int64, ()),
         "until_ms": (np.int64, ()),  # -1 = for good
+        "flagged": (np.float32, ()),  # newest price of the open alert, 0 = none
+        "strays": (np.uint8, ()),  # prices since the level that waits was last seen
+        "interrupted": (np.uint8, ()),  # 1 = other prices came between those of the level that waits
         "run": (np.uint8, ()),  # how many of `pending` are used
         "foreign": (np.uint8, ()),  # consecutive prices in another currency
         "open": (np.uint8, ()),  # kind of the open alert plus one, 0 = none
@@ -124,6 +127,9 @@ class Line:
     announced: float
     from_ms: int
     until_ms: int
+    flagged: float
+    strays: int
+    interrupted: int
     foreign: int
     open: int
     form: int
@@ -135,7 +141,7 @@ class Line:
 
         Examples
         --------
-        >>> line = Line([0.0] * RING, [], 0, 0, 0, 0.0, 0, 0, 0, 0, 0, 0, 0)
+        >>> line = Line([0.0] * RING, [], 0, 0, 0, 0.0, 0, 0, 0.0, 0, 0, 0, 0, 0, 0, 0)
         >>> line.learn(2.0); line.learn(3.0); line.accepted()
         [2.0, 3.0]
         """
@@ -158,14 +164,14 @@ class Line:
 
         Examples
         --------
-        >>> line = Line([1.0] * RING, [2.0, 3.0], 7, 0, 0, 0.0, 0, 0, 0, 0, 0, 0, 0)
+        >>> line = Line([1.0] * RING, [2.0, 3.0], 7, 0, 0, 0.0, 0, 0, 0.0, 0, 0, 0, 0, 0, 0, 0)
         >>> line.take_level(line.pending); line.accepted(), line.pending
         ([2.0, 3.0], [])
         """
         self.count = 0
         for price in prices:
             self.learn(price)
-        self.pending = []
+        self.pending, self.strays, self.interrupted = [], 0, 0
 
 
 class PriceLines:
@@ -380,6 +386,9 @@ _SCALARS = (
     "announced",
     "from_ms",
     "until_ms",
+    "flagged",
+    "strays",
+    "interrupted",
     "foreign",
     "open",
     "form",
