@@ -132,7 +132,7 @@ class Policy:
 
     def needed(self, above: float = 0.0) -> Bools:
         """Where available stock is at most the reorder point, or that share above it, and somebody is expected."""
-        low = self.available <= self.point * (1 + above) * THOUSAND
+        low = self.available <= np.rint(self.point * (1 + above) * THOUSAND)  # in thousandths, free of float noise
         return np.asarray(low & ((self.point >= LEAST_REORDER) | (self.available < 0)))
 
 

@@ -254,7 +254,7 @@ class Replenishment:
         old = self._terms_of(slot)
         now = replace(_with_quantity_of(old, terms), key=old.key, revision=old.revision, expires_ms=old.expires_ms)
         available, point = units(now.available), significant(now.reorder_point)
-        if now.available > now.reorder_point * THOUSAND:
+        if now.available > round(now.reorder_point * THOUSAND):
             reason = f"available {available} > reorder point {point}"
         elif terms.quantity == 0:
             reason = "the maximum stock leaves no room for the minimum order"
@@ -335,7 +335,7 @@ class Replenishment:
 
     def _reasons(self, terms: Terms) -> list[str]:
         reasons = []
-        if terms.available <= terms.reorder_point * THOUSAND:
+        if terms.available <= round(terms.reorder_point * THOUSAND):
             reasons.append(f"available {units(terms.available)} <= reorder point {significant(terms.reorder_point)}")
         needed_days = terms.lead_p90 + terms.review_days
         if needed_days > terms.horizon_days:
