@@ -95,12 +95,17 @@ def features(batch: ForecastBatch) -> FeatureTable:
 
 def feature_docs() -> str:
     """Describe every feature as Markdown tables, in the order of the columns."""
-    lines = ["# Features", "", *(line for line in (__doc__ or "").splitlines()[2:] if line), ""]
-    lines.append("A season is 7 daily or 24 hourly buckets. Buckets count where they were open and observed.")
+    lines = ["# Features", "", _INTRODUCTION]
     for title, groups in (("Per series", SERIES), ("Per series and step", STEPS)):
         lines += ["", f"## {title}", "", "| name | unit | formula |", "|---|---|---|"]
         lines += [f"| `{one.name}` | {one.unit} | {one.formula} |" for table, _ in groups for one in table]
     return "\n".join(lines) + "\n"
+
+
+_INTRODUCTION = """\
+What `models/features.py` computes of every series, alike from a panel and from live panes. A season is 7 daily or 24
+hourly buckets; demand counts where the bucket was open and observed. A column is NaN where it is undefined: the channel
+is missing, nothing was observed, or the divisor is not above zero. This page is written from the code."""
 
 
 def _fill(target: F32, columns: Iterable[npt.NDArray[np.floating] | npt.NDArray[np.integer]]) -> None:
@@ -151,7 +156,7 @@ _WINDOWS = (1, 2, 4, 8, 12)  # seasons: for days 7, 14, 28, 56 and 84 of them
 _SPREAD_WINDOWS, _SPREAD_LEVELS = (4, 8), (0.1, 0.5, 0.9)
 
 LEVEL = (
-    *(Feature(f"mean_{n}", "units per bucket", f"mean demand of the last {n} seasons") for n in _WINDOWS),
+    *(Feature(f"mean_{n}", "units per bucket", f"mean demand of the last {n} season{'s' * (n > 1)}") for n in _WINDOWS),
     *(
         Feature(f"q{round(level * 100)}_{n}", "units per bucket", f"{level:g} quantile of the last {n} seasons' demand")
         for n in _SPREAD_WINDOWS
@@ -255,7 +260,7 @@ _PHASE_WINDOWS = (4, 8, 12)
 _PHASE_LEVELS = {"min": 0.0, "median": 0.5, "max": 1.0}
 
 PHASE = tuple(
-    Feature(f"phase_{what}_{n}", "units per bucket", f"{what} of the newest {n} buckets of the step's phase")
+    Feature(f"phase_{what}_{n}", "units per bucket", f"{what} of the newest {n} demands of the step's phase")
     for n in _PHASE_WINDOWS
     for what in ("mean", *_PHASE_LEVELS)
 )
