@@ -13,7 +13,16 @@ import numpy as np
 from models.forecast import LEVELS
 from streams.events import pack_currency
 from streams.positions import DAY_MS, HAS_LEAD, HAS_MAX, THOUSAND, Bools, Ints, Positions
-from streams.reorder import F64, UNLIMITED, DemandAhead, critical_level, lot_size, reorder_point, round_order
+from streams.reorder import (
+    F64,
+    UNLIMITED,
+    DemandAhead,
+    critical_level,
+    lot_size,
+    reorder_point,
+    round_order,
+    stockout_step,
+)
 
 LEAST_REORDER = 0.5
 """Reorder points below half a unit order nothing: at the service level, nobody is expected to come."""
@@ -111,6 +120,7 @@ class ReplenishmentConfig:
 class Policy:
     """What the (s,S) rule says of some series, one row each; quantities in thousandths, the rest in units and days."""
 
+    as_of_ms: int
     slots: Ints
     ahead: DemandAhead
     available: Ints
@@ -121,6 +131,7 @@ class Policy:
 
     def take(self, rows: Ints) -> Policy:
         return Policy(
+            self.as_of_ms,
             self.slots[rows],
             self.ahead.take(rows),
             self.available[rows],
@@ -145,6 +156,18 @@ class Orders:
     moq: Ints
     quantity: Ints
     down: Bools
+
+    def take(self, rows: Ints) -> Orders:
+        return Orders(self.lot[rows], self.pack[rows], self.moq[rows], self.quantity[rows], self.down[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a trigger says of the forecast, one row per row of a `Policy`."""
+
+    lead_demand: F64  # (B, 3): 0.1, 0.5 and 0.9 quantile over lead time and review period
+    stockout: Ints  # first step (0-based) whose median uses up the stock, or -1
+    days: F64  # that the forecast covers
 
 
 class Planner:
@@ -174,7 +197,8 @@ class Planner:
         lead_p90 = np.where(stated, table["lead_p90"][slots].astype(np.float64), self.config.lead_p90_days)
         level = self._levels(slots, ahead)
         point = reorder_point(ahead, lead_mean, lead_p90, self.config.review_days, level)
-        return Policy(slots, ahead, self.positions.available(slots, as_of_ms), lead_mean, lead_p90, level, point)
+        available = self.positions.available(slots, as_of_ms)
+        return Policy(as_of_ms, slots, ahead, available, lead_mean, lead_p90, level, point)
 
     def _levels(self, slots: Ints, ahead: DemandAhead) -> F64:
         stated = self.positions.table["service_level"][slots].astype(np.float64)
@@ -211,3 +235,10 @@ class Planner:
         room = np.where(capped, table["max_stock"][slots] - policy.available, UNLIMITED)
         wanted = policy.point + lot - policy.available / THOUSAND
         return Orders(lot, pack_size, moq, *round_order(wanted, moq, pack_size, room))
+
+    def outlook(self, policy: Policy) -> Outlook:
+        """What to expect of each series."""
+        window = policy.lead_mean + self.config.review_days
+        demand = np.stack([policy.ahead.quantile(window, level) for level in (0.1, 0.5, 0.9)], axis=1)
+        stockout = stockout_step(policy.ahead.median(), policy.available / THOUSAND)
+        return Outlook(demand, stockout, policy.ahead.days)

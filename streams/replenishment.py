@@ -15,9 +15,9 @@ from msgspec.structs import replace
 
 from streams.events import unpack_currency
 from streams.outputs import key_of
-from streams.policy import Orders, Planner, Policy, ReplenishmentConfig
+from streams.policy import Orders, Outlook, Planner, Policy, ReplenishmentConfig
 from streams.positions import DAY_MS, THOUSAND, Ints, Positions, Slots
-from streams.reorder import DemandAhead, stockout_step
+from streams.reorder import DemandAhead
 from streams.state import Record, SnapshotError, Table, pack, unpack
 from streams.triggers import Terms, Trigger, idempotency_key, message, read_terms, significant, trigger_id, units
 
@@ -126,7 +126,7 @@ class Replenishment:
             policy = self._planner.policy(index[rows], ahead.take(rows), as_of_ms)
             busy = np.flatnonzero(policy.needed() | (self._table["quantity"][policy.slots] > 0))
             if len(busy):
-                found += self._revise(policy.take(busy), as_of_ms, starts, name)
+                found += self._revise(policy.take(busy), starts, name)
         return [trigger for _, trigger in sorted(found, key=lambda pair: pair[0])]
 
     def ack(self, key: str, status: str, time_ms: int) -> list[Trigger]:
@@ -201,9 +201,10 @@ class Replenishment:
             raise SnapshotError(f"state record {key!r} is no record of replenishment")
 
     def _revise(
-        self, policy: Policy, as_of_ms: int, starts: npt.NDArray[np.int64], name: Callable[[int], str]
+        self, policy: Policy, starts: npt.NDArray[np.int64], name: Callable[[int], str]
     ) -> list[tuple[int, Trigger]]:
-        orders, table, slots = self._planner.orders(policy), self._table, policy.slots
+        """Decide on series with fresh stock; returns rows of the forecast with what was issued for them."""
+        orders, table, slots, as_of_ms = self._planner.orders(policy), self._table, policy.slots, policy.as_of_ms
         open_quantity = table["quantity"][slots]
         is_open, needed = open_quantity > 0, policy.needed() & (orders.quantity > 0)
         gone = is_open & ~(policy.needed(self.config.cancel_share) & (orders.quantity > 0))
@@ -212,10 +213,15 @@ class Replenishment:
         renewed = table["expires_ms"][slots] <= as_of_ms
         opens = ~is_open & needed & (table["quiet_ms"][slots] <= as_of_ms)
         updates = is_open & ~gone & ((needed & other) | renewed)
+        rows = np.flatnonzero(opens | gone | updates)
+        if not len(rows):
+            return []
+        picked, sizes = policy.take(rows), orders.take(rows)
+        outlook = self._planner.outlook(picked)
         found = []
-        for index in np.flatnonzero(opens | gone | updates).tolist():
-            row, slot = int(policy.ahead.rows[index]), int(slots[index])
-            terms = self._draft(policy, orders, index, as_of_ms, starts[row], name(row))
+        for place, index in enumerate(rows.tolist()):
+            row, slot = int(picked.ahead.rows[place]), int(picked.slots[place])
+            terms = self._draft(picked, sizes, outlook, place, starts[row], name(row))
             if opens[index]:
                 trigger = self._issue(slot, terms, "open", as_of_ms, self._reasons(terms))
             elif gone[index]:
@@ -284,45 +290,43 @@ class Replenishment:
 
     # -------------------------------------------------------------------------------------------- terms
     def _draft(
-        self, policy: Policy, orders: Orders, index: int, as_of_ms: int, starts: npt.NDArray[np.int64], forecast_id: str
+        self, policy: Policy, orders: Orders, outlook: Outlook, index: int, starts: npt.NDArray[np.int64], name: str
     ) -> Terms:
         """Terms of one series as of now; key and revision are the caller's."""
-        slot = int(policy.slots[index])
-        available = int(policy.available[index])
-        lead_mean, point = float(policy.lead_mean[index]), float(policy.point[index])
-        one = policy.ahead.take(np.array([index]))
-        stockout = int(stockout_step(one.median(), np.array([available / THOUSAND]))[0])
+        slot, as_of_ms = int(policy.slots[index]), policy.as_of_ms
+        lead_mean, lead_p90 = float(policy.lead_mean[index]), float(policy.lead_p90[index])
+        point, lot = float(policy.point[index]), float(orders.lot[index])
+        stockout = int(outlook.stockout[index])
         stockout_ms = None if stockout < 0 else max(int(starts[stockout]), as_of_ms)
         need_ms = int(starts[-1]) if stockout_ms is None else stockout_ms
-        window = np.array([lead_mean + self.config.review_days])
-        low, median, high = (float(one.quantile(window, level)[0]) for level in (0.1, 0.5, 0.9))
-        quantity = int(orders.quantity[index])
+        low, median, high = outlook.lead_demand[index].tolist()
+        quantity, source = int(orders.quantity[index]), self.positions.source(slot)
         return Terms(
             key="",
             revision=1,
             expires_ms=as_of_ms + self.config.expires_after_ms,
-            kind="transfer" if self.positions.source(slot) else "reorder",
+            kind="transfer" if source else "reorder",
             quantity=quantity,
-            unrounded=point + float(orders.lot[index]) - available / THOUSAND,
+            unrounded=point + lot - int(policy.available[index]) / THOUSAND,
             pack=int(orders.pack[index]),
             moq=int(orders.moq[index]),
             rounding="down" if orders.down[index] else "up",
             reorder_point=point,
-            order_up_to=point + float(orders.lot[index]),
+            order_up_to=point + lot,
             level=float(policy.level[index]),
             lead_mean=lead_mean,
-            lead_p90=float(policy.lead_p90[index]),
+            lead_p90=lead_p90,
             review_days=self.config.review_days,
-            horizon_days=float(one.days[0]),
+            horizon_days=float(outlook.days[index]),
             position=self.positions.parts(slot, as_of_ms),
             as_of_ms=as_of_ms,
-            forecast_id=forecast_id,
+            forecast_id=name,
             lead_demand=(low, median, high),
             stockout_ms=stockout_ms,
             need_by=self._date_of(slot, need_ms),
             order_by=self._date_of(slot, max(as_of_ms, need_ms - round(lead_mean * DAY_MS))),
-            urgency=self._urgency(stockout_ms, as_of_ms, lead_mean, float(policy.lead_p90[index])),
-            source=self.positions.source(slot),
+            urgency=self._urgency(stockout_ms, as_of_ms, lead_mean, lead_p90),
+            source=source,
             cost=self._cost(slot, quantity),
         )
 
