@@ -26,7 +26,7 @@ from streams.alert_book import AlertOutput
 from streams.coordinator import Coordinator
 from streams.price_alerts import Candidate, LineContext, PriceAlerts
 from streams.price_lines import PriceRows
-from streams.price_rules import PriceAlertConfig
+from streams.price_rules import CERTAIN, PriceAlertConfig
 
 TICK_MS = 1_000
 _SETTLED_MS = 60_000  # ticks after which nothing waits any more
@@ -74,7 +74,9 @@ def run(events: list[dict[str, Any]], shards: int, chunk: int, max_lines: int) -
         "decide_us_per_candidate": round(1e6 * decided_s / max(1, sum(candidates.values())), 1),
         "bytes_per_line": parts[0].lines.row_bytes,
         "candidates": dict(sorted(candidates.items())),
-        "wait_ms_alone": _spread(clock.alone_ms), "wait_ms_grouped": _spread(clock.grouped_ms),
+        "wait_ms_certain": _spread(clock.certain_ms),
+        "wait_ms_other": _spread(clock.alone_ms),
+        "wait_ms_grouped": _spread(clock.grouped_ms),
         "counters": dict(sum((Counter(part.counters) for part in parts), Counter())),
         "open_at_end": len(clock.coordinator),
     }  # fmt: skip
@@ -88,6 +90,7 @@ class _Clock:
         self.coordinator = coordinator
         self.now_ms = 0
         self.alerts: list[bytes] = []
+        self.certain_ms: list[int] = []
         self.alone_ms: list[int] = []
         self.grouped_ms: list[int] = []
 
@@ -107,7 +110,8 @@ class _Clock:
             self.alerts.append(output.value)
             body = orjson.loads(output.value)
             if body["status"] == "firing":
-                (self.grouped_ms if "items" in body else self.alone_ms).append(self.now_ms - body["event_time"])
+                waits = self.certain_ms if body["kind"] in CERTAIN else self.alone_ms
+                (self.grouped_ms if "items" in body else waits).append(self.now_ms - body["event_time"])
 
 
 def _rows(events: list[dict[str, Any]], shards: int) -> Iterator[PriceRows]:

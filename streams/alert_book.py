@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import msgspec
 import xxhash
 
-from streams.alert_revisions import Status, group_revision, line_revision
+from streams.alert_revisions import GroupStanding, Status, group_revision, line_revision
 from streams.price_alerts import Candidate, Resolution
 from streams.price_rules import Form
 from streams.state import Record, SnapshotError, pack, unpack
@@ -61,10 +61,12 @@ class Alert(msgspec.Struct):
 
 
 class Group(msgspec.Struct):
-    """A feed fault: many lines hit alike.
+    """Many lines hit alike: a feed fault, or one item in many places.
 
     Attributes
     ----------
+    sku
+        The item whose lines were hit; "" for a feed fault, which hits lines of any item.
     log_ratio
         Median of log(price / expected) of its first lines.
     fired_ms, joined_ms
@@ -78,6 +80,7 @@ class Group(msgspec.Struct):
     fingerprint: str
     seq: int
     form: Form
+    sku: str
     log_ratio: float
     starts_at: int
     fired_ms: int
@@ -129,13 +132,13 @@ class AlertBook:
         self.note(alert)
         return alert
 
-    def open_group(self, form: Form, log_ratio: float, alerts: Sequence[Alert]) -> Group:
+    def open_group(self, form: Form, sku: str, log_ratio: float, alerts: Sequence[Alert]) -> Group:
         """Enter a new group without lines; its fingerprint comes from the first of `alerts`."""
         self._seq += 1
         name = _digest("group", alerts[0].fingerprint)
         starts_at = min(alert.starts_at for alert in alerts)
         joined_ms = max(alert.waits_ms for alert in alerts)
-        group = self.groups[name] = Group(name, self._seq, form, log_ratio, starts_at, self.now_ms, joined_ms)
+        group = self.groups[name] = Group(name, self._seq, form, sku, log_ratio, starts_at, self.now_ms, joined_ms)
         self.note(group)
         return group
 
@@ -196,9 +199,10 @@ class AlertBook:
         group.revision += 1
         self.note(group)
         members = [alert.candidate for alert in lines]
-        value = group_revision(
-            group.fingerprint, group.revision, status, members, event_time_ms, group.starts_at, resolution
+        standing = GroupStanding(
+            group.fingerprint, group.revision, status, event_time_ms, group.starts_at, not group.sku, resolution
         )
+        value = group_revision(standing, members, self._critical_money)
         return AlertOutput(group.fingerprint, group.revision, event_time_ms, value)
 
     def changes(self) -> Iterator[Record]:

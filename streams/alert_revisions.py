@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
 
 from streams.price_alerts import Candidate, Expected, Resolution
-from streams.price_rules import Kind
+from streams.price_rules import CERTAIN, Kind
 
 Status = Literal["firing", "updated", "acknowledged", "snoozed", "resolved"]
 
-_CERTAIN: frozenset[Kind] = frozenset(("zero_or_negative", "placeholder", "decimal_shift", "currency_mismatch"))
 _ACTIONS: dict[Kind, str] = {
     "zero_or_negative": "block",
     "placeholder": "block",
@@ -65,7 +65,7 @@ def line_revision(
     over = status == "resolved"
     body = {
         **_head(fingerprint, revision, status, cause.event_time, candidate.kind),
-        "severity": _severity(candidate, critical_money),
+        "severity": _severity(candidate.kind, candidate.money_at_risk, critical_money),
         "sku": candidate.sku,
         "location": candidate.location,
         "channel": candidate.channel,
@@ -89,53 +89,69 @@ def line_revision(
     return orjson.dumps(body)
 
 
-def group_revision(
-    fingerprint: str,
-    revision: int,
-    status: Status,
-    members: Sequence[Candidate],
-    event_time: int,
-    starts_at: int,
-    resolution: Resolution | None = None,
-) -> bytes:
-    """Write one revision of a feed fault: many lines hit alike.
+@dataclass(frozen=True, slots=True)
+class GroupStanding:
+    """Where a grouped alert stands at one revision.
+
+    Attributes
+    ----------
+    event_time
+        Of the newest price that caused the revision.
+    starts_at
+        Event time of the first faulty price.
+    feed
+        A fault of a feed; otherwise one item in several places.
+    resolution
+        Why it is over.
+    """
+
+    fingerprint: str
+    revision: int
+    status: Status
+    event_time: int
+    starts_at: int
+    feed: bool = True
+    resolution: Resolution | None = None
+
+
+def group_revision(standing: GroupStanding, members: Sequence[Candidate], critical_money: float) -> bytes:
+    """Write one revision of an alert on many lines.
 
     Parameters
     ----------
-    fingerprint, revision, status
+    standing
         Of the alert.
     members
-        Candidates of its open lines, first hit first; at resolution, those of the last one to recover.
-    event_time
-        Of the newest price that caused this revision.
-    starts_at
-        Event time of the first faulty price.
-    resolution
-        Why it is over.
+        Candidates of its open lines, first hit first; at resolution, those of the last to recover.
+    critical_money
+        Money at risk from which on any alert is critical.
 
     Examples
     --------
     >>> hit = [Candidate("fire", "zero_or_negative", "zero", s, "default", "", 1, 0.0, "GBP", 5, s) for s in "abc"]
-    >>> body = orjson.loads(group_revision("g", 1, "firing", hit, 7, 5))
+    >>> body = orjson.loads(group_revision(GroupStanding("g", 1, "firing", 7, 5), hit, 1000.0))
     >>> body["kind"], body["count"], [item["sku"] for item in body["items"]]
     ('feed_fault', 3, ['a', 'b', 'c'])
     """
-    sample = members[0]
+    sample, impact = members[0], _group_impact(members)
+    cause = Counter(member.kind for member in members).most_common(1)[0][0]
+    kind: Kind = "feed_fault" if standing.feed else cause
+    status, event_time = standing.status, standing.event_time
     body = {
-        **_head(fingerprint, revision, status, event_time, "feed_fault"),
-        "severity": "critical",
+        **_head(standing.fingerprint, standing.revision, status, event_time, kind),
+        "severity": "critical" if standing.feed else _severity(cause, impact["money_at_risk"], critical_money),
         "items": [_item(member) for member in members],
-        "starts_at": starts_at,
+        "starts_at": standing.starts_at,
         "ends_at": event_time if status == "resolved" else None,
         "observed": _observed(sample),
         "expected": _expected(sample.expected),
         "p_value": _number(sample.p_value),
-        "impact": _group_impact(members),
+        "impact": impact,
         "evidence": [_cents(price) for price in sample.evidence],
-        "suggested_action": _ACTIONS["feed_fault"],
-        "resolution": resolution,
+        "suggested_action": _ACTIONS.get(kind, "review"),
+        "resolution": standing.resolution,
         "count": len(members),
-        "cause": Counter(member.kind for member in members).most_common(1)[0][0],
+        "cause": cause,
     }
     return orjson.dumps(body)
 
@@ -173,10 +189,10 @@ def _group_impact(members: Sequence[Candidate]) -> dict[str, Any]:
     }
 
 
-def _severity(candidate: Candidate, critical_money: float) -> str:
-    if candidate.kind in _CERTAIN or (candidate.money_at_risk or 0.0) >= critical_money:
+def _severity(kind: Kind, money_at_risk: float | None, critical_money: float) -> str:
+    if kind in CERTAIN or (money_at_risk or 0.0) >= critical_money:
         return "critical"
-    return "info" if candidate.kind == "out_of_range" else "warning"
+    return "info" if kind == "out_of_range" else "warning"
 
 
 def _observed(candidate: Candidate) -> dict[str, Any]:

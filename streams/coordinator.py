@@ -21,10 +21,14 @@ import msgspec
 
 from streams.alert_book import Alert, AlertBook, AlertOutput, Group
 from streams.price_alerts import Candidate
-from streams.price_rules import Form
+from streams.price_rules import CERTAIN, Form
 from streams.state import Record
 
-_FEW = 3  # candidates from which on the gaps between them say something
+# Candidates alike from which on the gap grows. A second shifted decimal within seconds is hardly ever another cause,
+# while shops reprice a handful of items in one feed on any day, and those alerts must not wait for more.
+_FEW_CERTAIN = 2
+_FEW = 8
+_CERTAIN_GAP_MS = 5_000  # after two certain faults alike, whose one gap says little about the next
 _SURPRISE = 8.0  # mean gaps: hits at random places leave a longer one with probability e**-8
 _LONGEST_GAP_MS = 10_000
 _ALIKE = math.log(2.0)  # a decimal shift keeps within this of its group's median ratio; a common jump is no part of it
@@ -45,6 +49,8 @@ class CoordinatorConfig:
         Longest wait, and how long after its newest line a group takes in another.
     group_min
         Lines hit alike that make one alert.
+    item_min
+        Lines of one item hit alike that make one alert: an item repriced in all its stores is one decision.
     expire_ms
         An alert this old ends by itself (90 days: whoever wanted to act has).
     critical_money
@@ -54,6 +60,7 @@ class CoordinatorConfig:
     quiet_ms: int = 2_000
     longest_ms: int = 30_000
     group_min: int = 30
+    item_min: int = 3
     expire_ms: int = 90 * 24 * _HOUR_MS
     critical_money: float = 1_000.0
 
@@ -67,8 +74,8 @@ class CoordinatorConfig:
         """
         if not 0 < self.quiet_ms <= self.longest_ms:
             raise ValueError(f"quiet_ms must be above 0 and at most longest_ms, got {self.quiet_ms}, {self.longest_ms}")
-        if self.group_min < 2:
-            raise ValueError(f"group_min must be at least 2, got {self.group_min}")
+        if min(self.group_min, self.item_min) < 2:
+            raise ValueError(f"group_min and item_min must be at least 2, got {self.group_min}, {self.item_min}")
 
 
 @dataclass(slots=True)
@@ -181,11 +188,12 @@ class Coordinator:
 
     def _gap(self, window: _Window) -> int:
         """Give the pause that ends the waiting: longer where the candidates lie wide apart."""
-        waiting = len(window.alerts)
-        if waiting < _FEW:
+        waiting, certain = len(window.alerts), window.alerts[0].candidate.kind in CERTAIN
+        if waiting < (_FEW_CERTAIN if certain else _FEW):
             return self.config.quiet_ms
         mean = (window.last_ms - window.first_ms) / (waiting - 1)
-        return max(self.config.quiet_ms, min(round(_SURPRISE * mean), _LONGEST_GAP_MS))
+        shortest = max(self.config.quiet_ms, _CERTAIN_GAP_MS if certain and waiting < _FEW else 0)
+        return max(shortest, min(round(_SURPRISE * mean), _LONGEST_GAP_MS))
 
     def _close(self, first: int) -> list[AlertOutput]:
         """Publish what waited together: with running groups, as new groups, and the rest one by one."""
@@ -200,9 +208,13 @@ class Coordinator:
         form = window.form
         out, waiting = self._join(form, window.alerts)
         while len(alike := self._alike(form, waiting)) >= enough:
-            ratios = sorted(_log_ratio(alert.candidate) for alert in alike)
-            out += self._enlist(self._book.open_group(form, ratios[len(ratios) // 2], alike), alike)
+            out += self._enlist(self._book.open_group(form, "", _middle(alike), alike), alike)
             waiting = _without(waiting, alike)
+        for sku in sorted({alert.candidate.sku for alert in waiting}):
+            alike = _densest([alert for alert in waiting if alert.candidate.sku == sku])
+            if len(alike) >= self.config.item_min:
+                out += self._enlist(self._book.open_group(form, sku, _middle(alike), alike), alike)
+                waiting = _without(waiting, alike)
         for alert in waiting:
             out += self._fire_alone(alert)
         return out
@@ -227,7 +239,8 @@ class Coordinator:
             alike = [
                 alert
                 for alert in waiting
-                if alert.waits_ms - group.joined_ms <= self.config.longest_ms
+                if group.sku in ("", alert.candidate.sku)
+                and alert.waits_ms - group.joined_ms <= self.config.longest_ms
                 and abs(_log_ratio(alert.candidate) - group.log_ratio) <= _ALIKE
             ]
             if alike:
@@ -245,7 +258,7 @@ class Coordinator:
         once: dict[tuple[str, str, str], Alert] = {}  # a line that flaps is one line
         for alert in [*alone, *waiting]:
             once.setdefault((alert.candidate.sku, alert.candidate.location, alert.candidate.channel), alert)
-        alike = _densest([(_log_ratio(alert.candidate), alert.seq, alert) for alert in once.values()])
+        alike = _densest(list(once.values()))
         return alike if any(alert.fired_ms < 0 for alert in alike) else []
 
     def _stands_alone(self, alert: Alert) -> bool:
@@ -395,11 +408,16 @@ def _log_ratio(candidate: Candidate) -> float:
     return math.log(candidate.price / candidate.expected.p50)
 
 
-def _densest(near: list[tuple[float, int, Alert]]) -> list[Alert]:
+def _middle(alerts: Sequence[Alert]) -> float:
+    ratios = sorted(_log_ratio(alert.candidate) for alert in alerts)
+    return ratios[len(ratios) // 2]
+
+
+def _densest(alerts: list[Alert]) -> list[Alert]:
     """Give the alerts within `_ALIKE` of the middle of the densest stretch of ratios, in order of entry."""
-    near = sorted(near, key=lambda entry: entry[:2])
+    near = sorted((_log_ratio(alert.candidate), alert.seq) for alert in alerts)
     best, first, start = 0, 0, 0
-    for end, (ratio, _, _) in enumerate(near):
+    for end, (ratio, _) in enumerate(near):
         while ratio - near[start][0] > _ALIKE:
             start += 1
         if end + 1 - start > best:
@@ -407,8 +425,8 @@ def _densest(near: list[tuple[float, int, Alert]]) -> list[Alert]:
     if not best:
         return []
     middle = near[first + best // 2][0]
-    alike = [(seq, alert) for ratio, seq, alert in near if abs(ratio - middle) <= _ALIKE]
-    return [alert for _, alert in sorted(alike, key=lambda entry: entry[0])]
+    alike = [alert for alert in alerts if abs(_log_ratio(alert.candidate) - middle) <= _ALIKE]
+    return sorted(alike, key=lambda alert: alert.seq)
 
 
 def _without(alerts: list[Alert], taken: Sequence[Alert]) -> list[Alert]:

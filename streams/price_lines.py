@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streams.price_rules import MATERIAL, RING, SMALLEST, PriceAlertConfig
+from streams.price_rules import MATERIAL, RING, SLIP, SMALLEST, PriceAlertConfig
 from streams.state import BLOCK_ROWS, Fields, Record, Table, pack, unpack
 
 PENDING = RING // 2
@@ -198,8 +198,11 @@ class PriceLines:
         self.refused = 0
         self._table = Table("lines/rows", max_lines, _fields(config.accept_after))
         self._reach = config.reaches()
-        # below this share of its lowest price a row may be below cost; a line with few prices has no range to speak of
-        self._floor = np.where(np.arange(RING + 1) < config.min_accepted, 1.0 / self._reach, MATERIAL)
+        # where a price can no longer be plain: below this share of the lowest it may be below cost, above this multiple
+        # of the highest two digits may be swapped (a line with few prices has no range to speak of)
+        hard = np.minimum(self._reach, config.far)
+        self._floor = np.maximum(1.0 / hard, MATERIAL)
+        self._roof = np.where(np.arange(RING + 1) < config.min_accepted, hard, np.minimum(hard, SLIP))
         self._deep = config.deep
         self._slots: dict[LineKey, int] = {}
         self._free: list[int] = []
@@ -292,7 +295,7 @@ class PriceLines:
             & (rows.time_ms[part] >= arrays["time_ms"][at])
             & (arrays["open"][at] == 0) & (arrays["run"][at] == 0) & (arrays["foreign"][at] == 0)
             & (arrays["announced"][at] == 0) & (rows.from_ms[part] < 0) & (rows.until_ms[part] < 0)
-            & (price <= high * self._reach[count])
+            & (price <= high * self._roof[count])
         )  # fmt: skip
         promo = rows.promo[part]
         learned = usual & ~promo & (price >= low * self._floor[count])

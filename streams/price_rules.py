@@ -34,6 +34,9 @@ Kind = Literal[
 ]
 Form = Literal["zero", "currency", "high", "low"]
 
+CERTAIN: frozenset[Kind] = frozenset(("zero_or_negative", "placeholder", "decimal_shift", "currency_mismatch"))
+"""Kinds that are hardly ever meant."""
+
 RING = 30
 """Accepted prices remembered per line: a month of daily prices, half a year of weekly ones; 120 bytes."""
 
@@ -47,6 +50,10 @@ _SHIFTS = (0.001, 0.01, 0.1, 10.0, 100.0, 1000.0)
 _FEW_TOLERANCE = 0.02  # of a shifted decimal, while the range of the line is not known yet
 _SHIFT_TOLERANCE = 0.10  # once the price is known to be abnormal: the true price may itself have moved a little
 _RATE_TOLERANCE = 0.03  # a configured rate is days old: major currencies move less than 3 % in that time
+
+SLIP = 1.1
+"""Two digits swapped are a fault from 10 % beyond the range on. A genuine change hardly ever hits the one price in a
+hundred that swaps two digits; below 10 % it does, because price endings repeat (1.89 and 1.98)."""
 
 MATERIAL = 0.98
 """Below cost counts when it is also 2 % below every accepted price; otherwise the shop has long known."""
@@ -203,11 +210,11 @@ def judge(price: float, known: Known, config: PriceAlertConfig) -> Finding | Non
         return Finding(kind, "currency" if kind == "currency_mismatch" else form)
     if known.cost is not None and price < known.cost and price < low * MATERIAL:
         return Finding("below_cost", "low")
+    last = known.prices[-1]
+    if not few and beyond > SLIP and is_transposed(price, last):
+        return Finding("transposed", form)
     if few or beyond <= known.reach:
         return None
-    last = known.prices[-1]
-    if is_transposed(price, last):
-        return Finding("transposed", form)
     return Finding("sudden_jump" if max(price / last, last / price) > known.reach else "out_of_range", form)
 
 
