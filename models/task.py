@@ -170,14 +170,14 @@ def _read_table(path: Path, columns: Sequence[str]) -> pl.DataFrame:
         missing = [name for name in columns if name not in names]
         if missing:
             raise TaskError(f"{path}: column {', '.join(missing)} is missing (it has {', '.join(names)})")
-        table = pl.read_parquet(path, columns=list(columns))
+        table = pl.read_parquet(path, columns=list(columns)).with_columns(pl.col("unique_id").cast(pl.String))
     except OSError as error:
         raise TaskError(f"{path}: cannot be read ({error.strerror or error})") from error
     except pl.exceptions.PolarsError as error:
         raise TaskError(f"{path}: is no Parquet file that can be read ({str(error).splitlines()[0]})") from error
     if table["unique_id"].null_count():
         raise TaskError(f"{path}: column unique_id has {table['unique_id'].null_count()} rows without a value")
-    return table.with_columns(pl.col("unique_id").cast(pl.String))
+    return table
 
 
 def _with_buckets(panel: pl.DataFrame, path: Path, freq: str) -> tuple[pl.DataFrame, I64]:
