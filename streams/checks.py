@@ -21,8 +21,8 @@ from streams.events import (
     Promote,
     Snooze,
     StockCounted,
-    epoch_ms,
 )
+from streams.fields import epoch_ms
 
 DECIMAL_TOLERANCE = 1e-4
 """Thousandths of a unit by which a quantity may miss its third decimal: sums of floats miss by less, a real fourth

@@ -46,8 +46,6 @@ from streams.checks import (
     is_currency,
 )
 from streams.events import (
-    DEFAULT_LOCATION,
-    EARLIEST_MS,
     ClickEvent,
     DayDescribed,
     DeadLetter,
@@ -58,9 +56,8 @@ from streams.events import (
     OrderCancelled,
     OrderEvent,
     OrderPlaced,
-    epoch_ms,
-    pack_currency,
 )
+from streams.fields import DEFAULT_LOCATION, EARLIEST_MS, epoch_ms, pack_currency
 
 MAX_RECORD_BYTES = 65_536
 """Contracts §1: over 64 KiB is a dead letter."""
@@ -271,8 +268,8 @@ def _deletion(key: bytes | None, topic: str | None, clock_ms: int) -> Event | Fa
         return ItemRetired(event_id=event_id, event_time=clock_ms, sku=name)
     day, _, location = name.partition("|")
     try:
-        date = dt.date.fromisoformat(day)
-    except ValueError:
+        date = msgspec.convert(day, dt.date)
+    except msgspec.ValidationError:
         return Fault("decode", "null value under a key that is no date|location", "")
     return _ordinary_day(event_id, clock_ms, date, unquote(location))
 

@@ -12,28 +12,20 @@ Orders and clicks (*flows*) live in the columns alone; every other event (*facts
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from operator import itemgetter
 from typing import Annotated, Any, ClassVar, Literal
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec import Meta, Struct
 
-EARLIEST_MS = 946_684_800_000
-"""2000-01-01T00:00Z: an event before it comes from a clock that was never set (contracts §1)."""
-
-LATEST_MS = 253_402_300_799_999
-"""9999-12-31T23:59:59.999Z, the last instant that RFC 3339 can write."""
-
-DEFAULT_LOCATION = "default"
-"""Location of events that name none (contracts §1)."""
-
-_MAX_QUANTITY = 1e6  # contracts §1
-_MAX_PRICE = 1e9  # contracts §1
-_MAX_DAYS = 10_000  # a lead time of 27 years is a wrong unit
+from streams import fields as f
+from streams.fields import epoch_ms as epoch_ms  # read beside the structs by everybody who reads their times
+from streams.fields import pack_currency as pack_currency
+from streams.fields import unpack_currency as unpack_currency
 
 
 class Kind(IntEnum):
@@ -66,47 +58,28 @@ class Kind(IntEnum):
     OVERRIDE = 19
 
 
-# Constraints that are numbers cost nothing; patterns cost a regular expression per string, so they are left to decode.
-Moment = Annotated[dt.datetime, Meta(tz=True)] | Annotated[int, Meta(ge=0, le=LATEST_MS)]
-Due = Annotated[str, Meta(min_length=10, max_length=40)] | Annotated[int, Meta(ge=0, le=LATEST_MS)]
-EventId = Annotated[str, Meta(min_length=1, max_length=64)]
-Sku = Annotated[str, Meta(min_length=1, max_length=128)]
-Location = Annotated[str, Meta(min_length=1, max_length=64)]
-Name = Annotated[str, Meta(max_length=128)]
-GivenName = Annotated[str, Meta(min_length=1, max_length=128)]
-Title = Annotated[str, Meta(max_length=2_000)]
-Text = Annotated[str, Meta(max_length=32_000)]
-Currency = Annotated[str, Meta(min_length=3, max_length=3)]
-Quantity = Annotated[float, Meta(gt=0, le=_MAX_QUANTITY)]
-Amount = Annotated[float, Meta(ge=0, le=_MAX_QUANTITY)]
-Price = Annotated[float, Meta(ge=-_MAX_PRICE, le=_MAX_PRICE)]
-Cost = Annotated[float, Meta(ge=0, le=_MAX_PRICE)]
-Days = Annotated[float, Meta(ge=0, le=_MAX_DAYS)]
-Value = Annotated[float, Meta(ge=-1e15, le=1e15)] | Annotated[str, Meta(max_length=1_000)] | bool | None
-
-
 class _Event(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     # gc=False: decoded JSON holds no reference cycles, and the collector is spared 10,000 objects a chunk.
-    event_id: EventId
-    event_time: Moment
+    event_id: f.EventId
+    event_time: f.Moment
 
 
 class _ItemEvent(_Event, frozen=True, kw_only=True):
-    sku: Sku
-    location: Location = DEFAULT_LOCATION
+    sku: f.Sku
+    location: f.Location = f.DEFAULT_LOCATION
 
 
 class _Command(_Event, frozen=True, kw_only=True):
     # Generous by intent: a command names what it means, and unknown combinations are the engine's to answer.
-    sku: Name = ""
-    location: Location = DEFAULT_LOCATION
-    channel: Name | None = None
-    model: GivenName | None = None
-    fingerprint: GivenName | None = None
-    idempotency_key: GivenName | None = None
-    until: Moment | None = None
-    values: Annotated[dict[GivenName, Value], Meta(max_length=100)] = {}
-    comment: Text = ""
+    sku: f.Name = ""
+    location: f.Location = f.DEFAULT_LOCATION
+    channel: f.Name | None = None
+    model: f.GivenName | None = None
+    fingerprint: f.GivenName | None = None
+    idempotency_key: f.GivenName | None = None
+    until: f.Moment | None = None
+    values: Annotated[dict[f.GivenName, f.Value], Meta(max_length=100)] = {}
+    comment: f.Text = ""
 
 
 class OrderPlaced(_ItemEvent, frozen=True, kw_only=True, tag="order_placed"):
@@ -118,65 +91,66 @@ class OrderPlaced(_ItemEvent, frozen=True, kw_only=True, tag="order_placed"):
     ...     event_id="o1-1", event_time=1_700_000_000_000, sku="TEA",
     ...     order_id="o1", quantity=2, unit_price=9.99, currency="GBP",
     ... )
+    >>> import msgspec
     >>> msgspec.json.decode(msgspec.json.encode(order), type=Event) == order
     True
     """
 
     event_kind: ClassVar[Kind] = Kind.ORDER_PLACED
-    order_id: Name
-    quantity: Quantity
-    unit_price: Cost
-    currency: Currency
-    channel: Name = ""
+    order_id: f.Name
+    quantity: f.Quantity
+    unit_price: f.Cost
+    currency: f.Currency
+    channel: f.Name = ""
 
 
 class OrderCancelled(_ItemEvent, frozen=True, kw_only=True, tag="order_cancelled"):
     """Units of an order that will not be wanted after all; with ``original_time`` they leave the order's own bucket."""
 
     event_kind: ClassVar[Kind] = Kind.ORDER_CANCELLED
-    order_id: Name
-    quantity: Quantity
-    original_time: Moment | None = None
+    order_id: f.Name
+    quantity: f.Quantity
+    original_time: f.Moment | None = None
 
 
 class OrderReturned(_ItemEvent, frozen=True, kw_only=True, tag="order_returned"):
     """Goods that came back; demand stays as it was."""
 
     event_kind: ClassVar[Kind] = Kind.ORDER_RETURNED
-    order_id: Name
-    quantity: Quantity
+    order_id: f.Name
+    quantity: f.Quantity
 
 
 class ItemViewed(_ItemEvent, frozen=True, kw_only=True, tag="item_viewed"):
     """A visitor looked at an item."""
 
     event_kind: ClassVar[Kind] = Kind.ITEM_VIEWED
-    session_id: GivenName
+    session_id: f.GivenName
 
 
 class CartAdded(_ItemEvent, frozen=True, kw_only=True, tag="cart_added"):
     """A visitor put an item into the cart."""
 
     event_kind: ClassVar[Kind] = Kind.CART_ADDED
-    session_id: GivenName
+    session_id: f.GivenName
 
 
 class CartRemoved(_ItemEvent, frozen=True, kw_only=True, tag="cart_removed"):
     """A visitor took an item out of the cart."""
 
     event_kind: ClassVar[Kind] = Kind.CART_REMOVED
-    session_id: GivenName
+    session_id: f.GivenName
 
 
 class PriceSet(_ItemEvent, frozen=True, kw_only=True, tag="price_set"):
     """The price of a line from ``effective_from`` on; zero and negative prices are valid: alerts must see them."""
 
     event_kind: ClassVar[Kind] = Kind.PRICE_SET
-    price: Price
-    currency: Currency
-    channel: Name = ""
-    effective_from: Moment | None = None
-    effective_until: Moment | None = None
+    price: f.Price
+    currency: f.Currency
+    channel: f.Name = ""
+    effective_from: f.Moment | None = None
+    effective_until: f.Moment | None = None
     promo: bool = False
 
 
@@ -184,59 +158,59 @@ class CompetitorPriceSet(_ItemEvent, frozen=True, kw_only=True, tag="competitor_
     """What a competitor asks for the same item."""
 
     event_kind: ClassVar[Kind] = Kind.COMPETITOR_PRICE_SET
-    price: Price
-    currency: Currency
-    competitor: GivenName
+    price: f.Price
+    currency: f.Currency
+    competitor: f.GivenName
 
 
 class Arrival(Struct, frozen=True, gc=False):
     """Goods on their way: ``due`` is epoch ms, RFC 3339 with an offset, or an ISO date (its first instant in UTC)."""
 
-    quantity: Quantity
-    due: Due
+    quantity: f.Quantity
+    due: f.Due
 
 
 class StockCounted(_ItemEvent, frozen=True, kw_only=True, tag="stock_counted"):
     """The stock of a series as counted; ``on_hand`` is negative where more was sold than was there."""
 
     event_kind: ClassVar[Kind] = Kind.STOCK_COUNTED
-    on_hand: Annotated[float, Meta(ge=-_MAX_QUANTITY, le=_MAX_QUANTITY)]
-    on_order: Amount = 0.0
-    reserved: Amount = 0.0
+    on_hand: Annotated[float, Meta(ge=-f.MAX_QUANTITY, le=f.MAX_QUANTITY)]
+    on_order: f.Amount = 0.0
+    reserved: f.Amount = 0.0
     arrivals: Annotated[tuple[Arrival, ...], Meta(max_length=500)] = ()
 
 
 class LeadTime(Struct, frozen=True, gc=False):
     """Days from order to shelf: their mean and the value not passed nine times in ten."""
 
-    mean: Days
-    p90: Days
+    mean: f.Days
+    p90: f.Days
 
 
 class Placement(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """How an item is supplied at one location."""
 
     lead_time_days: LeadTime | None = None
-    moq: Amount | None = None
-    pack_size: Quantity | None = None
-    max_stock: Amount | None = None
+    moq: f.Amount | None = None
+    pack_size: f.Quantity | None = None
+    max_stock: f.Amount | None = None
     service_level: Annotated[float, Meta(gt=0, lt=1)] | None = None
-    source_location: Location | None = None
+    source_location: f.Location | None = None
 
 
 class ItemDescribed(_ItemEvent, frozen=True, kw_only=True, tag="item_described"):
     """What an item is, what it costs and how each location is supplied."""
 
     event_kind: ClassVar[Kind] = Kind.ITEM_DESCRIBED
-    title: Title
-    description: Text | None = None
-    category: Title | None = None
-    brand: Title | None = None
-    unit_cost: Cost | None = None
-    cost_currency: Currency | None = None
-    supplier_id: Name | None = None
-    replaces: Sku | None = None
-    locations: Annotated[dict[Location, Placement], Meta(max_length=1_000)] = {}
+    title: f.Title
+    description: f.Text | None = None
+    category: f.Title | None = None
+    brand: f.Title | None = None
+    unit_cost: f.Cost | None = None
+    cost_currency: f.Currency | None = None
+    supplier_id: f.Name | None = None
+    replaces: f.Sku | None = None
+    locations: Annotated[dict[f.Location, Placement], Meta(max_length=1_000)] = {}
 
 
 class ItemRetired(_ItemEvent, frozen=True, kw_only=True, tag="item_retired"):
@@ -250,7 +224,7 @@ class ReviewPosted(_ItemEvent, frozen=True, kw_only=True, tag="review_posted"):
 
     event_kind: ClassVar[Kind] = Kind.REVIEW_POSTED
     rating: Annotated[int, Meta(ge=1, le=5)]
-    text: Text
+    text: f.Text
 
 
 class DayDescribed(_Event, frozen=True, kw_only=True, tag="day_described"):
@@ -262,10 +236,10 @@ class DayDescribed(_Event, frozen=True, kw_only=True, tag="day_described"):
     event_kind: ClassVar[Kind] = Kind.DAY_DESCRIBED
     sku: ClassVar[str] = ""
     date: dt.date
-    name: Title
-    kind: Name
+    name: f.Title
+    kind: f.Name
     open: bool = True
-    location: Location | None = None
+    location: f.Location | None = None
 
 
 class Ack(_Event, frozen=True, kw_only=True, tag="ack"):
@@ -273,8 +247,8 @@ class Ack(_Event, frozen=True, kw_only=True, tag="ack"):
 
     event_kind: ClassVar[Kind] = Kind.ACK
     sku: ClassVar[str] = ""
-    location: ClassVar[str] = DEFAULT_LOCATION
-    idempotency_key: EventId
+    location: ClassVar[str] = f.DEFAULT_LOCATION
+    idempotency_key: f.EventId
     status: Literal["received", "accepted", "rejected"]
 
 
@@ -371,6 +345,8 @@ class EventBatch:
         xxh3_64 of ``session_id`` for clicks, 0 elsewhere, uint64 (N,).
     facts
         (index into this batch, event) of every row that is neither order nor click, in order.
+    values, keys
+        The records as they came, for dead letters of later stages.
 
     Examples
     --------
@@ -395,12 +371,14 @@ class EventBatch:
     original_ms: npt.NDArray[np.int64]
     session: npt.NDArray[np.uint64]
     facts: list[tuple[int, Event]]
+    values: Sequence[bytes | None]
+    keys: Sequence[bytes | None]
 
     def __len__(self) -> int:
         return len(self.row)
 
     def take(self, rows: npt.NDArray[np.integer[Any]]) -> EventBatch:
-        """Select rows by index; ``rows`` must be sorted and without repeats.
+        """Select rows by index, in the order given; ``rows`` must be without repeats.
 
         Examples
         --------
@@ -416,7 +394,7 @@ class EventBatch:
             elif field.name != "facts":
                 columns[field.name] = [column[i] for i in picks]
         at = {old: new for new, old in enumerate(picks)} if self.facts else {}
-        facts = [(at[i], event) for i, event in self.facts if i in at]
+        facts = sorted(((at[i], event) for i, event in self.facts if i in at), key=itemgetter(0))
         return EventBatch(**columns, facts=facts)
 
 
@@ -458,58 +436,6 @@ def concat(batches: Iterable[EventBatch]) -> EventBatch:
         sku=[sku for part in parts for sku in part.sku],
         location=[location for part in parts for location in part.location],
         facts=facts,
+        values=[value for part in parts for value in part.values],
+        keys=[key for part in parts for key in part.keys],
     )
-
-
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_ONE_MS = dt.timedelta(milliseconds=1)
-_AWARE = Annotated[dt.datetime, Meta(tz=True)]
-
-
-def epoch_ms(moment: dt.datetime | int | str) -> int:
-    """Read a time as it stands in an event: epoch ms, aware datetime, RFC 3339 or an ISO date (midnight UTC).
-
-    A part of a millisecond is dropped.
-
-    Raises
-    ------
-    ValueError
-        If a string is neither an ISO date nor RFC 3339 with an offset.
-
-    Examples
-    --------
-    >>> epoch_ms(5), epoch_ms("1970-01-02"), epoch_ms("1970-01-01T01:00:00.0019+01:00")
-    (5, 86400000, 1)
-    """
-    if isinstance(moment, int):
-        return moment
-    if isinstance(moment, str):
-        if len(moment) == len("2000-01-01"):
-            return (dt.date.fromisoformat(moment).toordinal() - _EPOCH.toordinal()) * 86_400_000
-        try:
-            moment = msgspec.convert(moment, _AWARE)
-        except msgspec.ValidationError as error:
-            raise ValueError(f"{moment!r} is neither an ISO date nor RFC 3339 with an offset") from error
-    return (moment - _EPOCH) // _ONE_MS
-
-
-def pack_currency(code: str) -> int:
-    """Pack the three letters of an ISO 4217 code big-endian into an integer.
-
-    Examples
-    --------
-    >>> hex(pack_currency("GBP"))
-    '0x474250'
-    """
-    return int.from_bytes(code.encode("ascii"), "big")
-
-
-def unpack_currency(code: int) -> str:
-    """Read a code of `pack_currency`; 0 is the empty string.
-
-    Examples
-    --------
-    >>> unpack_currency(0x474250), unpack_currency(0)
-    ('GBP', '')
-    """
-    return code.to_bytes(3, "big").decode("ascii") if code else ""
