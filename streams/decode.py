@@ -138,21 +138,18 @@ def decode(
     (0, [('validate', '$.event_id', 'Object missing required field `event_id`'), ('decode', '', 'null value')])
     """
     base = topic_of(topic) if topic is not None else None
-    events, rows, failed = _parse(values, keys, base, clock_ms)
+    under = [None] * len(values) if keys is None else keys
+    events, rows, failed = _parse(values, under, base, clock_ms)
     batch, faults = _columns(events, rows, clock_ms)
     raw = values if len(rows) == len(values) else [values[row] for row in rows]
     batch.values = raw
-    batch.keys = [None] * len(rows) if keys is None else keys if raw is values else [keys[row] for row in rows]
+    batch.keys = under if raw is values else [under[row] for row in rows]
     _check_raw(raw, events, faults)
     _check_route(batch, base, keys, faults)
     if faults:
         failed.update((rows[i], fault) for i, fault in faults.items())
         batch = batch.take(np.array([i for i in range(len(rows)) if i not in faults], np.int64))
-    letters = [
-        DeadLetter(row, *failed[row], value=values[row], key=keys[row] if keys is not None else None)
-        for row in sorted(failed)
-    ]
-    return batch, letters
+    return batch, [DeadLetter(row, *failed[row], values[row], under[row]) for row in sorted(failed)]
 
 
 def topic_of(topic: str) -> str:
@@ -175,7 +172,7 @@ def topic_of(topic: str) -> str:
 
 
 def _parse(
-    values: Sequence[bytes | None], keys: Sequence[bytes | None] | None, topic: str | None, clock_ms: int
+    values: Sequence[bytes | None], keys: Sequence[bytes | None], topic: str | None, clock_ms: int
 ) -> tuple[list[Event], list[int], _Faults]:
     """Give the events, their rows, and the fault of each row that is none."""
     events: list[Event] = []
@@ -185,7 +182,7 @@ def _parse(
     for row, value in enumerate(values):
         try:
             if value is None:
-                deletion = _deletion(keys[row] if keys is not None else None, topic, clock_ms)
+                deletion = _deletion(keys[row], topic, clock_ms)
                 if isinstance(deletion, Fault):
                     failed[row] = deletion
                 elif deletion is None:
