@@ -64,11 +64,14 @@ def write_backtest(folder: Path, forecaster: Forecaster, out: Path, *, cumulativ
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".backtest-", dir=out.parent) as parts:
         rows = 0
-        for number, frame in enumerate(frames(task, forecaster, cumulative=cumulative)):
-            frame.write_parquet(Path(parts) / f"{number:08d}.parquet")
-            rows += len(frame)
-        whole = Path(parts) / "whole"
-        pl.scan_parquet(Path(parts) / "*.parquet").sink_parquet(whole)
+        try:
+            for number, frame in enumerate(frames(task, forecaster, cumulative=cumulative)):
+                frame.write_parquet(Path(parts) / f"{number:08d}.parquet")
+                rows += len(frame)
+            whole = Path(parts) / "whole"
+            pl.scan_parquet(Path(parts) / "*.parquet").sink_parquet(whole)
+        except pl.exceptions.PolarsError as error:  # how a full disk is told
+            raise OSError(f"{out}: cannot be written ({str(error).splitlines()[0]})") from error
         whole.replace(out)
     return rows
 

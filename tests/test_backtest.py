@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,27 @@ def test_a_failing_forecaster_leaves_no_file(tmp_path: Path, two_series: pl.Data
 
     with pytest.raises(MemoryError):
         write_backtest(write_task(tmp_path / "task", two_series), Failing(), tmp_path / "out" / "f.parquet")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_full_disk_is_told_in_one_sentence(tmp_path: Path, two_series: pl.DataFrame) -> None:
+    """Stands in for it: a process that may write no file above 1,500 bytes."""
+    folder = write_task(tmp_path / "task", two_series)
+    program = """
+import resource, sys
+from pathlib import Path
+from models.backtest import write_backtest
+from models.baseline import SeasonalWindow
+resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
+try:
+    write_backtest(Path(sys.argv[1]), SeasonalWindow(), Path(sys.argv[2]))
+except OSError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", program, str(folder), str(tmp_path / "out" / "f.parquet")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    assert "f.parquet: cannot be written (" in done.stdout
+    assert done.stdout.count("\n") == 1
     assert list((tmp_path / "out").iterdir()) == []
 
 
