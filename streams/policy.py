@@ -46,6 +46,11 @@ class Costs:
         Cost of keeping a unit for a day, as a share of its cost. 0.2 a year is a common figure in retail.
     shortage
         Cost of a unit not sold (the lost margin), as a share of its cost; 0 leaves the service level alone.
+
+    Examples
+    --------
+    >>> Costs(order_cost=8.0, currency="GBP", shortage=0.5).shortage
+    0.5
     """
 
     order_cost: float

@@ -21,6 +21,7 @@ from streams.state import Record, SnapshotError, Table, pack, unpack
 Ints = npt.NDArray[np.int64]
 Slots = npt.NDArray[np.integer[Any]]
 Bools = npt.NDArray[np.bool_]
+F64 = npt.NDArray[np.float64]
 
 THOUSAND = 1000
 DAY_MS = 86_400_000
@@ -185,6 +186,56 @@ class Positions:
             self.flows["net"][slot] = later
             self.flows.touch(slot)
         return True
+
+    def count_all(self, slots: Slots, on_hand: F64, on_order: F64, reserved: F64, time_ms: Ints) -> Bools:
+        """Take many counts, in order; what a nightly feed of the whole shop is.
+
+        Parameters
+        ----------
+        slots
+            One per count; a slot may come more than once.
+        on_hand, on_order, reserved
+            Units.
+        time_ms
+            Event time of each.
+
+        Returns
+        -------
+        Where the available quantity is another now than the position said before, or was unknown.
+
+        Examples
+        --------
+        >>> positions, both = Positions(9), np.array([3, 4])
+        >>> ten, none, at = np.array([10.0, 10.0]), np.zeros(2), np.array([1000, 1000])
+        >>> positions.count_all(both, ten, none, none, at).tolist()
+        [True, True]
+        >>> positions.count_all(both, ten, none, none, at + 1).tolist()
+        [False, False]
+        """
+        counted = self.table["counted_ms"][slots]
+        known = self.available(slots, int(time_ms.max(initial=0)))
+        plain = (time_ms >= counted) & (self.flows["last_ms"][slots] <= time_ms)
+        plain &= ~self.table["accepted"][slots].any(axis=1)
+        if len(np.unique(slots)) < len(slots):
+            plain[:] = False
+        own, changed = slots[plain], np.ones(len(slots), np.bool_)
+        for field, units in (("on_hand", on_hand), ("on_order", on_order), ("reserved", reserved)):
+            self.table[field][own] = np.rint(units[plain] * THOUSAND).astype(np.int64)
+        self.table["counted_ms"][own] = time_ms[plain]
+        self.table.touch(own)
+        sold = own[self.flows["net"][own] != 0]
+        self.flows["net"][sold] = 0
+        self.flows.touch(sold)
+        for i in np.flatnonzero(~plain).tolist():
+            changed[i] = self.count(
+                int(slots[i]),
+                on_hand=float(on_hand[i]),
+                on_order=float(on_order[i]),
+                reserved=float(reserved[i]),
+                time_ms=int(time_ms[i]),
+            )
+        changed[plain] = (self.available(own, int(time_ms.max(initial=0))) != known[plain]) | (counted[plain] == 0)
+        return changed
 
     def place(
         self,

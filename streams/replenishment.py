@@ -42,12 +42,23 @@ class Replenishment:
     >>> positions = Positions(9)
     >>> now, row = 1_700_006_400_000, np.array([3])
     >>> _ = positions.count(3, on_hand=5, time_ms=now)
-    >>> decide = Replenishment(ReplenishmentConfig(), positions, lambda slot: ("A1", "default"), lambda slot, ms: "-")
+    >>> series, date_of = (lambda slot: ("A1", "default")), (lambda slot, time_ms: "2023-11-15")
+    >>> replenishment = Replenishment(ReplenishmentConfig(), positions, series, date_of)
     >>> steps = 2 * np.arange(1, 29, dtype=np.float32)  # two units a day, for certain
     >>> cumulative = np.repeat(steps[None, :, None], 13, axis=2)
-    >>> [trigger] = decide.decide(row, cumulative, now, ["f1"], now + np.arange(28) * 86_400_000)
-    >>> trigger.status, orjson.loads(trigger.value)["reasons"]
-    ('open', ['available 5 <= reorder point 19.0', 'no lead time known, 7.0 days assumed'])
+    >>> starts = now + np.arange(28) * 86_400_000
+    >>> [trigger] = replenishment.decide(row, cumulative, now, ["f1"], starts)
+    >>> message = orjson.loads(trigger.value)
+    >>> message["status"], message["quantity"]["order_qty"], message["reasons"]
+    ('open', 16, ['available 5 <= reorder point 19.0', 'no lead time known, 7.0 days assumed'])
+
+    The receiver orders; the quantity counts as on order, and nothing more is needed:
+
+    >>> [trigger] = replenishment.ack(message["idempotency_key"], "accepted", now + 1000)
+    >>> trigger.status, replenishment.decide(row, cumulative, now + 2000, ["f2"], starts)
+    ('acknowledged', [])
+    >>> [key for key, value in replenishment.changes()], replenishment.retire(3, now + 3000)
+    (['triggers/3', 'reorders/0'], [])
     """
 
     def __init__(
