@@ -209,14 +209,15 @@ class Buckets:
         new = self._sessions.first(mixed, watermark_ms)
         self.panes.add("sessions", slots[clicks][new], buckets[clicks][new], np.ones(int(new.sum()), np.int64))
 
-    def count_stock(self, slot: int, time_ms: int, *, out: bool) -> None:
-        """Note a stock count in its bucket; one that is final already says nothing any more."""
-        at, bucket = np.array([slot]), self.bucket(np.array([slot]), np.array([time_ms], np.int64))
-        state = self.zones[int(self.series["zone"][slot])]
-        if state.open != UNSET and state.final <= int(bucket[0]) < state.final + self.panes.config.open_buckets:
-            self.panes.add("counts", at, bucket, np.ones(1, np.int64))
-            self.panes.add("outs", at, bucket, np.full(1, int(out), np.int64))
-            self._rederive(at, bucket)
+    def count_stock(self, slots: Slots, time_ms: I64, out: npt.NDArray[np.bool_]) -> None:
+        """Note stock counts in their buckets; of a bucket that is final already they say nothing any more."""
+        bucket = self.bucket(slots, time_ms)
+        first = np.array([state.final for state in self.zones], np.int64)[self.series["zone"][slots]]
+        live = (first != UNSET) & (bucket >= first) & (bucket < first + self.panes.config.open_buckets)
+        own, bucket = slots[live], bucket[live]
+        self.panes.add("counts", own, bucket, np.ones(len(own), np.int64))
+        self.panes.add("outs", own, bucket, out[live].astype(np.int64))
+        self._rederive(own, bucket)
 
     def _rederive(self, slots: Slots, buckets: I64) -> None:
         """Bring the ring up to date where closed buckets changed."""

@@ -31,11 +31,12 @@ from streams.facts import Facts
 from streams.intake import Accepted, Intake
 from streams.outputs import TRIGGER_TOPIC, Output, Outputs, key_of
 from streams.panes import PaneConfig, Panes
+from streams.policy import ReplenishmentConfig
 from streams.positions import Positions
 from streams.price_alerts import PriceAlerts
 from streams.price_rules import PriceAlertConfig
 from streams.refresh import Refresh
-from streams.replenishment import Replenishment, ReplenishmentConfig
+from streams.replenishment import Replenishment
 from streams.series import SeriesMap
 from streams.state import BLOCK_ROWS, Record, SnapshotError, pack, unpack
 from streams.triggers import Trigger
@@ -74,10 +75,10 @@ class EngineConfig:
     rates: Mapping[str, float] = field(default_factory=dict)
     horizon: int = 28
     refresh_ms: int = 15 * 60_000
-    time: TimeConfig = TimeConfig()
-    dedupe: DedupeConfig = DedupeConfig()
-    prices: PriceAlertConfig = PriceAlertConfig()
-    replenishment: ReplenishmentConfig = ReplenishmentConfig()
+    time: TimeConfig = field(default_factory=TimeConfig)
+    dedupe: DedupeConfig = field(default_factory=DedupeConfig)
+    prices: PriceAlertConfig = field(default_factory=PriceAlertConfig)
+    replenishment: ReplenishmentConfig = field(default_factory=ReplenishmentConfig)
 
     @property
     def panes(self) -> PaneConfig:
@@ -215,9 +216,9 @@ class Engine:
                 self.refresh.assign(slot, self.catalog.group(sku))
         return slot
 
-    def touch(self, slot: int) -> None:
-        """Note that a series' forecast or decision is out of date."""
-        self._dirty[slot] = True
+    def touch(self, slots: Slots) -> None:
+        """Note that forecasts or decisions of series are out of date."""
+        self._dirty[slots] = True
 
     def remove_series(self, slot: int) -> None:
         """Free the slot of a series and zero its rows."""

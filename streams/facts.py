@@ -1,7 +1,8 @@
 """Facts into state: catalog, prices, stock, calendar, acknowledgements and commands, in order of arrival.
 
 In: fact events of an accepted batch. Out: changed state; candidates and triggers that follow at once.
-Must not know: time zones, forecasts' insides, Kafka. Rule: facts are never late; of one fact the newest event time wins.
+Must not know: time zones, forecasts' insides, Kafka. Rule: facts are never late; of one fact the newest event time
+wins.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streams.catalog import FOREVER_MS, Item
-from streams.events import EventBatch, Kind, epoch_ms, pack_currency
+from streams.events import EventBatch, Kind, epoch_ms
 from streams.outputs import Outputs
 from streams.price_alerts import LineContext
 from streams.price_lines import PriceRows
@@ -41,8 +42,11 @@ class Facts:
         self._next = 0
         self._batch: EventBatch | None = None
         self.series_changed = False
-        self._handlers: dict[Kind, Callable[[Any, int, Outputs], None]] = {
+        self._runs: dict[Kind, Callable[[list[tuple[int, Any]], Outputs], None]] = {
+            Kind.PRICE_SET: self._prices,
             Kind.STOCK_COUNTED: self._stock,
+        }
+        self._handlers: dict[Kind, Callable[[Any, int, Outputs], None]] = {
             Kind.ITEM_DESCRIBED: self._describe,
             Kind.ITEM_RETIRED: self._retire,
             Kind.DAY_DESCRIBED: self._day,
@@ -73,21 +77,26 @@ class Facts:
                 last = index
 
     def apply_until(self, stop: int, out: Outputs) -> None:
-        """Apply the facts of rows before ``stop``; neighbouring prices go together."""
-        prices: list[tuple[int, Any]] = []
+        """Apply the facts of rows before ``stop``; neighbours of one kind go together."""
         while self._next < len(self._pending) and self._pending[self._next][0] < stop:
+            kind = self._pending[self._next][1].event_kind
+            if kind in self._runs:
+                self._runs[kind](self._run(kind, stop), out)
+            else:
+                index, event = self._pending[self._next]
+                self._next += 1
+                out.row = self._row(index)
+                self._handlers[kind](event, index, out)
+
+    def _run(self, kind: Kind, stop: int) -> list[tuple[int, Any]]:
+        """Take the facts of one kind that follow each other."""
+        start = self._next
+        while self._next < len(self._pending):
             index, event = self._pending[self._next]
+            if index >= stop or event.event_kind != kind:
+                break
             self._next += 1
-            if event.event_kind == Kind.PRICE_SET:
-                prices.append((index, event))
-                continue
-            if event.event_kind not in _HARMLESS and prices:
-                self._prices(prices, out)
-                prices = []
-            out.row = self._row(index)
-            self._handlers[event.event_kind](event, index, out)
-        if prices:
-            self._prices(prices, out)
+        return self._pending[start : self._next]
 
     # -- prices
 
@@ -119,7 +128,7 @@ class Facts:
             if slot >= 0 and _ms(event.effective_from) <= ms:
                 until_ms = FOREVER_MS if event.effective_until is None else epoch_ms(event.effective_until)
                 engine.listed.set(slot, event.channel, event.price, time_ms=ms, promo=event.promo, until_ms=until_ms)
-                engine.touch(slot)
+                engine.touch(np.array([slot]))
 
     def _about(self, sku: str, location: str) -> LineContext:
         engine = self._engine
@@ -133,17 +142,22 @@ class Facts:
 
     # -- stock and acknowledgements
 
-    def _stock(self, event: Any, index: int, out: Outputs) -> None:
-        engine, time_ms = self._engine, self._time_ms(index)
-        slot = self._series(event.sku, event.location, time_ms)
-        if slot < 0:
-            return
-        newest = engine.positions.count(
-            slot, on_hand=event.on_hand, on_order=event.on_order, reserved=event.reserved, time_ms=time_ms
-        )
-        if newest:
-            engine.buckets.count_stock(slot, time_ms, out=event.on_hand <= 0)
-            engine.touch(slot)
+    def _stock(self, rows: list[tuple[int, Any]], out: Outputs) -> None:
+        engine, batch = self._engine, self._batch
+        assert batch is not None  # noqa: S101  begin() came first
+        at = np.array([index for index, _ in rows], np.int64)
+        time_ms, events = batch.time_ms[at], [event for _, event in rows]
+        slots = engine.series.find([e.sku for e in events], [e.location for e in events])
+        for i in np.flatnonzero(slots < 0).tolist():
+            slots[i] = self._series(events[i].sku, events[i].location, int(time_ms[i]))
+        had = slots >= 0
+        on_hand = np.array([e.on_hand for e in events], np.float64)[had]
+        on_order = np.array([e.on_order for e in events], np.float64)[had]
+        reserved = np.array([e.reserved for e in events], np.float64)[had]
+        slots, time_ms = slots[had], time_ms[had]
+        newest = time_ms >= engine.positions.table["counted_ms"][slots]
+        engine.touch(slots[engine.positions.count_all(slots, on_hand, on_order, reserved, time_ms)])
+        engine.buckets.count_stock(slots[newest], time_ms[newest], on_hand[newest] <= 0)
 
     def _ack(self, event: Any, index: int, out: Outputs) -> None:
         time_ms = self._time_ms(index)
@@ -166,16 +180,15 @@ class Facts:
         if not engine.catalog.describe(event.sku, item):
             return
         group = engine.catalog.group(event.sku)
-        currency = pack_currency(event.cost_currency) if event.cost_currency else 0
         for location, placement in event.locations.items():
             slot = self._series(event.sku, location, time_ms)
             if slot >= 0:
                 engine.positions.place(
-                    slot, placement, unit_cost=event.unit_cost, cost_currency=currency, time_ms=time_ms
+                    slot, placement, unit_cost=event.unit_cost, cost_currency=event.cost_currency, time_ms=time_ms
                 )
         for slot in engine.series.of_sku(event.sku):
             engine.refresh.assign(slot, group)
-            engine.touch(slot)
+            engine.touch(np.array([slot]))
 
     def _retire(self, event: Any, index: int, out: Outputs) -> None:
         engine, time_ms = self._engine, self._time_ms(index)
@@ -192,6 +205,9 @@ class Facts:
 
     def _day(self, event: Any, index: int, out: Outputs) -> None:
         day = event.date.toordinal() - _EPOCH_ORDINAL
+        if not event.name and not event.kind:  # what the deletion of a day on the compacted topic decodes to
+            self._engine.holidays.forget(day, event.location or "")
+            return
         self._engine.holidays.describe(
             day, event.location or "", event.name, event.kind, is_open=event.open, time_ms=self._time_ms(index)
         )

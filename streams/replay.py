@@ -9,9 +9,9 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,8 @@ import orjson
 
 from models.forecast import Forecaster
 from online.scores import Scores
-from streams.coordinator import AlertOutput, Coordinator
+from streams.alert_book import AlertOutput
+from streams.coordinator import Coordinator
 from streams.decode import decode
 from streams.engine import Engine, EngineConfig
 from streams.events import Acknowledge, EventBatch, Snooze, epoch_ms
@@ -117,10 +118,8 @@ def _timed(source: Path | str, index: int) -> Iterator[tuple[int, int, bytes]]:
     last = 0
     for chunk in read_records(source):
         for record in chunk:
-            try:
+            with suppress(msgspec.MsgspecError, ValueError, RecursionError, OverflowError):
                 last = epoch_ms(_TIME.decode(record).event_time)
-            except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError):
-                pass
             yield last, index, record
 
 
@@ -188,14 +187,14 @@ class Replay:
         return [out for part in self._cut(batch) for out in self._spread(part)]
 
     def _cut(self, batch: EventBatch) -> Iterator[EventBatch]:
-        """Cut at each refresh interval of the clock, so that shards see ticks at the same events whatever the chunks."""
+        """Cut at each refresh interval of the clock: shards then see ticks at the same events whatever the chunks."""
         every_ms = self.config.engine.refresh_ms
         grid = batch.tick_ms // every_ms
         starts = np.flatnonzero(np.diff(grid, prepend=self._grid_ms)).tolist()
         if len(batch):
             self._grid_ms = int(grid[-1])
         bounds = sorted({0, *starts, len(batch)})
-        for start, stop in zip(bounds, bounds[1:], strict=False):
+        for start, stop in pairwise(bounds):
             yield batch.take(np.arange(start, stop))
 
     def _spread(self, part: EventBatch) -> Iterator[Outputs]:
