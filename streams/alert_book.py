@@ -216,6 +216,11 @@ class AlertBook:
             self._clock = (self.now_ms, self._seq)
             yield "alerts/clock", pack(list(self._clock))
 
+    def discard_changes(self) -> None:
+        """Forget what changed."""
+        self._changed.clear()
+        self._clock = (self.now_ms, self._seq)
+
     def restore(self, key: str, value: bytes | None) -> None:
         """Take over one record; the newest value of a key wins.
 

@@ -24,6 +24,8 @@ from streams.price_alerts import Candidate
 from streams.price_rules import CERTAIN, Form
 from streams.state import Record
 
+__all__ = ["AlertOutput", "Coordinator", "CoordinatorConfig"]
+
 # Candidates alike from which on the gap grows. A second shifted decimal within seconds is hardly ever another cause,
 # while shops reprice a handful of items in one feed on any day, and those alerts must not wait for more.
 _FEW_CERTAIN = 2
@@ -164,6 +166,10 @@ class Coordinator:
     def changes(self) -> Iterator[Record]:
         """Yield the records that changed since the last call; their keys begin with ``alerts/``."""
         return self._book.changes()
+
+    def discard_changes(self) -> None:
+        """Forget what changed, for a shell that keeps no state."""
+        self._book.discard_changes()
 
     def restore(self, key: str, value: bytes | None) -> None:
         """Take over one record of `changes`; the newest value of a key wins."""

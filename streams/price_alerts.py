@@ -29,7 +29,7 @@ from streams.price_rules import (
     PriceAlertConfig,
     convert,
     judge,
-    judge_promotion,
+    judge_announced,
     quantile,
 )
 from streams.state import Record, pack, unpack
@@ -251,18 +251,18 @@ class PriceAlerts:
         self.lines.store(slot, line)
         return found
 
-    def _announcement(self, line: Line, row: _Row) -> Literal["", "promotion", "level"]:
+    def _announcement(self, line: Line, row: _Row) -> Literal["", "promotion", "window", "level"]:
         """Say whether this price was announced, for a time or for good, and remember announcements with a window."""
         if row.price < SMALLEST:
             return ""
         later = row.from_ms > row.time_ms
         if row.until_ms >= 0 or later:
             line.announced, line.from_ms, line.until_ms = float(np.float32(row.price)), row.from_ms, row.until_ms
-            return "promotion"
+            return "window"
         if line.announced and 0 <= line.until_ms < row.time_ms:
             line.announced = 0.0
         if line.announced and row.time_ms >= line.from_ms and _apart(row.price, line.announced) <= _ANNOUNCED:
-            return "level" if line.until_ms < 0 else "promotion"
+            return "level" if line.until_ms < 0 else "window"
         return "promotion" if row.promo else ""
 
     def _judge(self, line: Line, row: _Row, about: LineContext, announced: str) -> Finding | None:
@@ -273,8 +273,12 @@ class PriceAlerts:
         cost = self._cost(row.currency, about)
         if not line.count:
             return Finding("below_cost", "low") if cost is not None and row.price < cost and not announced else None
-        known = Known(line.accepted(), row.currency, self._reach[min(line.count, RING)], cost)
-        return judge_promotion(row.price, known, self.config) if announced else judge(row.price, known, self.config)
+        level = line.pending[-1] if line.pending else None
+        known = Known(line.accepted(), row.currency, self._reach[min(line.count, RING)], cost, level)
+        if not announced:
+            return judge(row.price, known, self.config)
+        rise = known.reach if announced == "promotion" else self.config.deep
+        return judge_announced(row.price, known, self.config, rise)
 
     def _cost(self, currency: str, about: LineContext) -> float | None:
         if about.unit_cost is None:
@@ -412,7 +416,7 @@ def _waits(line: Line, price: float, form: Form) -> bool:
     if not line.pending:
         return False
     side: Form = "high" if line.pending[-1] > max(line.ring) else "low"
-    return side == form and _near(price, line.pending[-1])
+    return (side == form or not line.count) and _near(price, line.pending[-1])
 
 
 def _near(price: float, level: float) -> bool:

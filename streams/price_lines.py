@@ -294,7 +294,7 @@ class PriceLines:
             (price >= SMALLEST) & (count > 0) & (codes[part] == arrays["currency"][at])
             & (rows.time_ms[part] >= arrays["time_ms"][at])
             & (arrays["open"][at] == 0) & (arrays["run"][at] == 0) & (arrays["foreign"][at] == 0)
-            & (arrays["announced"][at] == 0) & (rows.from_ms[part] < 0) & (rows.until_ms[part] < 0)
+            & (arrays["announced"][at] == 0) & (rows.from_ms[part] <= rows.time_ms[part]) & (rows.until_ms[part] < 0)
             & (price <= high * self._roof[count])
         )  # fmt: skip
         promo = rows.promo[part]
@@ -416,9 +416,10 @@ def rounds(slots: I64) -> Iterator[I64]:
     rows = np.flatnonzero(slots >= 0)
     by_line = rows[np.argsort(slots[rows], kind="stable")]
     line = slots[by_line]
-    first = np.flatnonzero(np.concatenate([[True], line[1:] != line[:-1]])) if len(line) else np.zeros(0, np.int64)
+    first = np.flatnonzero(np.append([True], line[1:] != line[:-1])[: len(line)])
     rank = np.arange(len(line)) - np.repeat(first, np.diff(np.append(first, len(line))))
-    order = np.lexsort((by_line, rank))
-    ends = np.cumsum(np.bincount(rank)) if len(line) else np.zeros(0, np.int64)
-    for start, end in zip(np.concatenate([[0], ends[:-1]]).tolist(), ends.tolist(), strict=True):
-        yield by_line[order[start:end]]
+    ordered = by_line[np.lexsort((by_line, rank))]
+    start = 0
+    for size in np.bincount(rank).tolist():
+        yield ordered[start : start + size]
+        start += size

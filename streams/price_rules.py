@@ -49,7 +49,8 @@ PLACEHOLDERS = (0.01, 9999.0, 9999.99, 99999.0, 99999.99, 999999.0, 999999.99, 1
 _SHIFTS = (0.001, 0.01, 0.1, 10.0, 100.0, 1000.0)
 _FEW_TOLERANCE = 0.02  # of a shifted decimal, while the range of the line is not known yet
 _SHIFT_TOLERANCE = 0.10  # once the price is known to be abnormal: the true price may itself have moved a little
-_RATE_TOLERANCE = 0.03  # a configured rate is days old: major currencies move less than 3 % in that time
+_RATE_TOLERANCE = 0.015  # a configured rate is a day or two old; wider, thirty rates would explain any new price
+_CONVERTED = 1.15  # how far beyond the range a converted number must lie: currencies near par cannot be told apart
 
 SLIP = 1.1
 """Two digits swapped are a fault from 10 % beyond the range on. A genuine change hardly ever hits the one price in a
@@ -173,12 +174,15 @@ class Known:
         How far beyond the range a price must lie, from `PriceAlertConfig.reaches`.
     cost
         Cost of a unit in the line's currency, None where unknown or not comparable.
+    level
+        A price that was flagged and waits to be accepted: a fault may sit on top of it.
     """
 
     prices: Sequence[float]
     currency: str
     reach: float
     cost: float | None = None
+    level: float | None = None
 
 
 def judge(price: float, known: Known, config: PriceAlertConfig) -> Finding | None:
@@ -218,17 +222,25 @@ def judge(price: float, known: Known, config: PriceAlertConfig) -> Finding | Non
     return Finding("sudden_jump" if max(price / last, last / price) > known.reach else "out_of_range", form)
 
 
-def judge_promotion(price: float, known: Known, config: PriceAlertConfig) -> Finding | None:
-    """Say what is wrong with an announced price: only a fall beyond reason, or a rise as of any price.
+def judge_announced(price: float, known: Known, config: PriceAlertConfig, rise: float) -> Finding | None:
+    """Say what is wrong with an announced price: only what is beyond reason.
+
+    Parameters
+    ----------
+    price, known, config
+        As in `judge`.
+    rise
+        How far above the range is still in reason: the reach for a promotion, which is no rise, `deep` for a price that
+        was announced with a window.
 
     Examples
     --------
     >>> line = Known([10.0] * 6, "GBP", reach=1.5)
-    >>> judge_promotion(4.0, line, PriceAlertConfig())
-    >>> judge_promotion(1.0, line, PriceAlertConfig())
+    >>> judge_announced(4.0, line, PriceAlertConfig(), rise=1.5)
+    >>> judge_announced(1.0, line, PriceAlertConfig(), rise=1.5)
     Finding(kind='decimal_shift', form='low')
     """
-    if price * config.deep >= quantile(sorted(known.prices), 0.5) and price <= max(known.prices) * known.reach:
+    if price * config.deep >= quantile(sorted(known.prices), 0.5) and price <= max(known.prices) * rise:
         return None
     return judge(price, known, config)
 
@@ -270,15 +282,21 @@ def _hard(price: float, known: Known, config: PriceAlertConfig, beyond: float, f
     if beyond > config.far:
         if any(abs(price - value) < 0.005 for value in PLACEHOLDERS):
             return "placeholder"
-        if _is_shifted(price, known.prices, _FEW_TOLERANCE if few else _SHIFT_TOLERANCE):
+        if _is_shifted(price, _references(known), _FEW_TOLERANCE if few else _SHIFT_TOLERANCE):
             return "decimal_shift"
-    if beyond > 1.0 + 5 * _RATE_TOLERANCE and not few and _is_converted(price, known, config.rates):
+    if beyond > _CONVERTED and not few and _is_converted(price, known, config.rates):
         return "currency_mismatch"
     return None
 
 
-def _is_shifted(price: float, prices: Sequence[float], tolerance: float) -> bool:
-    for reference in (prices[-1], quantile(sorted(prices), 0.5)):
+def _references(known: Known) -> list[float]:
+    """List the prices that a fault may have been made from."""
+    usual = [known.prices[-1], quantile(sorted(known.prices), 0.5)]
+    return usual if known.level is None else [*usual, known.level]
+
+
+def _is_shifted(price: float, references: Sequence[float], tolerance: float) -> bool:
+    for reference in references:
         for shift in _SHIFTS:
             # prices are rounded to the cent: 0.85 / 100 is published as 0.01
             if abs(price - reference * shift) <= max(tolerance * reference * shift, 0.0051):
@@ -287,9 +305,9 @@ def _is_shifted(price: float, prices: Sequence[float], tolerance: float) -> bool
 
 
 def _is_converted(price: float, known: Known, rates: Mapping[str, float]) -> bool:
-    last = known.prices[-1]
     for code in rates:
-        value = convert(last, known.currency, code, rates)
-        if code != known.currency and value is not None and abs(price - value) <= _RATE_TOLERANCE * value:
-            return True
+        for reference in _references(known) if code != known.currency else ():
+            value = convert(reference, known.currency, code, rates)
+            if value is not None and abs(price - value) <= _RATE_TOLERANCE * value:
+                return True
     return False
