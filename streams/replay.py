@@ -27,7 +27,7 @@ from streams.coordinator import Coordinator
 from streams.decode import decode
 from streams.engine import Engine, EngineConfig
 from streams.events import Acknowledge, EventBatch, Snooze, epoch_ms
-from streams.files import EventWriter, read_records
+from streams.files import CHUNK_ROWS, EventWriter, read_records
 from streams.outputs import (
     ALERT_TOPIC,
     DEADLETTER_TOPIC,
@@ -88,7 +88,7 @@ class _Time(msgspec.Struct, gc=False):
 _TIME = msgspec.json.Decoder(_Time)
 
 
-def merged(sources: Sequence[Path | str], *, sort: bool = False) -> Iterator[list[bytes]]:
+def merged(sources: Sequence[Path | str], *, sort: bool = False, rows: int = CHUNK_ROWS) -> Iterator[list[bytes]]:
     """Chunks of records of one file as they lie, or of several merged by their next event time.
 
     Parameters
@@ -97,16 +97,20 @@ def merged(sources: Sequence[Path | str], *, sort: bool = False) -> Iterator[lis
         Files, or ``-`` for standard input.
     sort
         Sort all records by event time first (in memory).
+    rows
+        Records of a chunk.
     """
     if len(sources) == 1 and not sort:
-        yield from read_records(sources[0])
+        yield from read_records(sources[0], rows=rows)
         return
     timed = [_timed(source, index) for index, source in enumerate(sources)]
-    rows = iter(sorted(chain(*timed), key=lambda row: row[0])) if sort else heapq.merge(*timed, key=lambda row: row[:2])
+    ordered = (
+        iter(sorted(chain(*timed), key=lambda row: row[0])) if sort else heapq.merge(*timed, key=lambda row: row[:2])
+    )
     chunk: list[bytes] = []
-    for _, _, record in rows:
+    for _, _, record in ordered:
         chunk.append(record)
-        if len(chunk) == 8192:
+        if len(chunk) == rows:
             yield chunk
             chunk = []
     if chunk:
@@ -330,6 +334,7 @@ def replay(
     sort: bool = False,
     forecaster: Forecaster | None = None,
     progress: Callable[[int], None] | None = None,
+    rows: int = CHUNK_ROWS,
 ) -> dict[str, Any]:
     """Replay files of events into a folder; the summary comes back and lies in ``summary.json``.
 
@@ -347,6 +352,8 @@ def replay(
         Answers batches; the seasonal window where none is given.
     progress
         Called with the number of records of each chunk.
+    rows
+        Records of a chunk.
 
     Raises
     ------
@@ -362,7 +369,7 @@ def replay(
                 writers[outputs[0].topic].write([as_line(output) for output in outputs])
 
         player = Replay(config, write, forecaster)
-        for chunk in merged(sources, sort=sort):
+        for chunk in merged(sources, sort=sort, rows=rows):
             player.feed(chunk)
             if progress is not None:
                 progress(len(chunk))

@@ -1,0 +1,190 @@
+"""The command `replay`: files of events through the engine into a folder of decisions.
+
+In: options. Out: ``DIR/<topic>.jsonl``, ``DIR/summary.json`` and the summary on stdout.
+Must not know: how a replay works. Rule: what is written depends on the files and options alone; timing is printed only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from shelftide.report import Json, counting, moment, print_json, print_table
+
+_SHOP = "Settings of the shop"
+_Bucket = Literal["day", "hour"]
+_Partitioner = Literal["murmur2", "crc32"]
+_Written = Literal["all", "daily", "weekly", "last"]
+
+
+def _option(text: str, **more: Any) -> Any:
+    return typer.Option(help=text, show_default=more.pop("show_default", False), **more)
+
+
+def _setting(text: str, metavar: str | None = None, default: str | bool = False) -> Any:
+    return typer.Option(help=text, metavar=metavar, rich_help_panel=_SHOP, show_default=default)
+
+
+Events = Annotated[list[str], typer.Argument(metavar="EVENTS...", help="Files of JSON lines (.zst, .gz); - is stdin.")]
+Out = Annotated[Path, _option("Folder to write into; made where it is missing.", metavar="DIR")]
+Forecasts = Annotated[_Written, _option("Which forecasts are written: all, those of each day's close, of Mondays, the "
+                                        "last.", show_default=True)]  # fmt: skip
+Shards = Annotated[int, _option("Play a group of N workers.", metavar="N", min=1, max=1024, show_default=True)]
+Sort = Annotated[bool, typer.Option("--sort", help="Sort by event time first, in memory.")]
+Until = Annotated[str | None, _option("Let time pass up to T at the end (RFC 3339 or epoch ms), so that open buckets "
+                                      "close.", metavar="T")]  # fmt: skip
+Chunk = Annotated[int, _option("Records decoded at a time; no output depends on it.", metavar="N", min=1,
+                               max=1_000_000, show_default=True)]  # fmt: skip
+Settings = Annotated[
+    Path | None, _setting("File of settings, named like these options; options override it.", "F.toml")
+]
+TimeZone = Annotated[str | None, _setting("Where the day ends: IANA name.", "ZONE", "UTC")]
+LocationZone = Annotated[list[str] | None, _setting("Zone of one location; may be repeated.", "LOC=ZONE")]
+BaseCurrency = Annotated[str | None, _setting("Currency that revenue is summed in.", "CODE", "EUR")]
+Rate = Annotated[list[str] | None, _setting("Units of the base currency per unit of CODE; may be repeated.", "CODE=X")]
+Bucket = Annotated[_Bucket | None, _setting("Width of the buckets that are forecast.", default="day")]
+MaxSeries = Annotated[int | None, _setting("Series each engine holds at most.", "N", "100000")]
+Partitioner = Annotated[_Partitioner | None, _setting("How SKUs spread over shards.", default="murmur2")]
+
+
+def replay(
+    events: Events,
+    out: Out,
+    forecasts: Forecasts = "weekly",
+    shards: Shards = 1,
+    sort: Sort = False,
+    until: Until = None,
+    chunk: Chunk = 8192,
+    settings: Settings = None,
+    time_zone: TimeZone = None,
+    location_time_zone: LocationZone = None,
+    base_currency: BaseCurrency = None,
+    rate: Rate = None,
+    bucket: Bucket = None,
+    max_series: MaxSeries = None,
+    partitioner: Partitioner = None,
+    json: Json = False,
+) -> None:
+    """Play files of events through the engine, as fast as it goes.
+
+    Reads EVENTS; the order of lines is the order of arrival, several files are merged by their next event time.
+
+    Writes DIR/forecast.demand.v1.jsonl, alerts.price.v1.jsonl, replenishment.trigger.v1.jsonl and
+    engine.deadletter.v1.jsonl, one output value per line, and DIR/summary.json. Each appears when it is complete. The
+    same events and options give the same bytes.
+    """
+    from shelftide.settings import shop_settings
+    from streams.replay import ReplayConfig
+    from streams.replay import replay as play
+
+    given = {
+        "time_zone": time_zone,
+        "location_time_zones": _pairs(location_time_zone, "--location-time-zone"),
+        "base_currency": base_currency,
+        "rates": _rates(rate),
+        "bucket": bucket,
+        "max_series": max_series,
+        "partitioner": partitioner,
+    }
+    shop = shop_settings(settings, given)
+    config = ReplayConfig(
+        engine=shop.engine(),
+        clock_ms=time.time_ns() // 1_000_000,
+        shards=shards,
+        forecasts=forecasts,
+        partitioner=shop.partitioner,
+        until_ms=_instant(until),
+    )
+    if out.exists() and not out.is_dir():
+        raise typer.BadParameter(f"{str(out)!r} is a file; name a folder", param_hint="--out")
+    started_s = time.perf_counter()
+    with counting(f"replaying {', '.join(events)}", "records") as advance:
+        summary = play(events, out, config, sort=sort, progress=advance, rows=chunk)
+    seconds = time.perf_counter() - started_s
+    timing = {"seconds": round(seconds, 3), "events_per_s": round(summary["records"] / seconds)}
+    if json:
+        print_json({**summary, "timing": timing})
+    else:
+        print_table(f"replay into {out}", summary_rows(summary, timing))
+
+
+def _pairs(texts: list[str] | None, option: str) -> dict[str, str] | None:
+    """Read NAME=VALUE options; None where there are none."""
+    if not texts:
+        return None
+    pairs = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not (sign and name and value):
+            raise typer.BadParameter(f"{text!r} is not of the form NAME=VALUE", param_hint=option)
+        pairs[name] = value
+    return pairs
+
+
+def _rates(texts: list[str] | None) -> dict[str, float] | None:
+    rates = {}
+    for name, value in (_pairs(texts, "--rate") or {}).items():
+        try:
+            rates[name] = float(value)
+        except ValueError:
+            raise typer.BadParameter(f"{value!r} is no number", param_hint="--rate") from None
+    return rates or None
+
+
+def _instant(text: str | None) -> int | None:
+    """Read an instant: epoch ms, or RFC 3339 with an offset."""
+    if text is None:
+        return None
+    from streams.fields import EARLIEST_MS, LATEST_MS, epoch_ms
+
+    try:
+        instant_ms = epoch_ms(int(text) if text.isascii() and text.lstrip("-").isdigit() else text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}", param_hint="--until") from None
+    if not EARLIEST_MS <= instant_ms <= LATEST_MS:
+        raise typer.BadParameter(f"{text!r} lies before 2000 or after 9999", param_hint="--until")
+    return instant_ms
+
+
+def summary_rows(summary: Mapping[str, Any], timing: Mapping[str, float]) -> list[tuple[str, str]]:
+    """The summary of a replay as names and values for people."""
+    scores, made = summary["scores"]["overall"], summary["forecasts"]
+    letters = summary["dead_letters"]
+    return [
+        ("time taken", f"{timing['seconds']:.1f} s, {timing['events_per_s']:,.0f} events/s"),
+        ("records", f"{summary['records']:,}"),
+        *_counts("events", summary["events"]),
+        *_counts("intake", {name: n for name, n in summary["intake"].items() if n}),
+        *_counts("dead letters", letters["by_reason"], sum(letters["by_stage"].values())),
+        ("event time", f"{moment(summary['first_event_ms'] or -1)} to {moment(summary['last_event_ms'] or -1)}"),
+        ("series", f"{summary['series']:,} in {summary['shards']} shard{'s' * (summary['shards'] > 1)}"),
+        ("forecasts made", f"{made['made']:,}, of these {made['at_close']:,} at {summary['closes']:,} closes"),
+        ("forecasts written", _listed(made["written_by_basis"], made["written"])),
+        ("model", made["model"]),
+        ("price alerts", _listed(summary["alerts"]["fired_by_kind"])),
+        ("  revisions", _listed(summary["alerts"]["revisions_by_status"])),
+        ("triggers", _listed(summary["triggers"])),
+        ("forecasts scored", f"{scores['outcomes']:,}"),
+        ("WQL, coverage of 80 %", f"{_figure(scores['wql'], 4)}, {_figure(scores['coverage80'], 3)}"),
+    ]
+
+
+def _counts(name: str, counts: Mapping[str, int], total: int | None = None) -> Iterable[tuple[str, str]]:
+    """A total and its parts, each on a line of its own."""
+    yield name, f"{sum(counts.values()) if total is None else total:,}"
+    for part, count in counts.items():
+        yield f"  {part}", f"{count:,}"
+
+
+def _listed(counts: Mapping[str, int], total: int | None = None) -> str:
+    """A total and its parts on one line."""
+    parts = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    return f"{sum(counts.values()) if total is None else total:,}" + (f" ({parts})" if parts else "")
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
