@@ -39,6 +39,8 @@ class Alert(msgspec.Struct):
         The newest that fired or updated it.
     waits_ms, fired_ms
         Ticks at which it began to wait and at which it was published; -1 = it waits.
+    window, log_ratio, moved
+        While it waits: name of its window, its log(price / expected) on entry, and whether it came from another window.
     group
         Fingerprint of its group, or "".
     ended
@@ -54,6 +56,9 @@ class Alert(msgspec.Struct):
     waits_ms: int
     fired_ms: int = -1
     revision: int = 0
+    window: str = ""
+    log_ratio: float = 0.0
+    moved: bool = False
     group: str = ""
     ended: Candidate | None = None
     quiet: Status | None = None

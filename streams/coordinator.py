@@ -13,13 +13,13 @@ join: a group takes them in by an update.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
 from streams.alert_book import Alert, AlertBook, AlertOutput, Group
+from streams.alert_likeness import ALIKE, densest, log_ratio, middle, once, without
 from streams.price_alerts import Candidate
 from streams.price_rules import CERTAIN, Form
 from streams.state import Record
@@ -33,7 +33,6 @@ _FEW = 8
 _CERTAIN_GAP_MS = 5_000  # after two certain faults alike, whose one gap says little about the next
 _SURPRISE = 8.0  # mean gaps: hits at random places leave a longer one with probability e**-8
 _LONGEST_GAP_MS = 10_000
-_ALIKE = math.log(2.0)  # a decimal shift keeps within this of its group's median ratio; a common jump is no part of it
 _LIKELY = 8  # lines hit alike within seconds that are likely to become a group
 _GROUP_LIFE_MS = 300_000  # a feed is over after five minutes: later faults are other faults
 _HOUR_MS = 3_600_000
@@ -84,6 +83,7 @@ class CoordinatorConfig:
 class _Window:
     """Candidates that were hit alike and wait together."""
 
+    name: str  # fingerprint of the first
     form: Form
     log_ratio: float  # of the first
     first_ms: int
@@ -144,15 +144,9 @@ class Coordinator:
         before = self._book.now_ms
         if now_ms <= before:
             return []
-        due = [(self._due(window), 0, window.alerts[0].seq, "") for window in self._windows]
-        due += [(self._due_again(name), 1, 0, name) for name in self._watched]
-        if before // _HOUR_MS != now_ms // _HOUR_MS:
-            due.append((now_ms // _HOUR_MS * _HOUR_MS, 2, 0, ""))
-        out = []
-        for due_ms, what, first, name in sorted(entry for entry in due if entry[0] <= now_ms):
-            self._book.now_ms = max(before, due_ms)
-            out += self._close(first) if what == 0 else self._again(name) if what == 1 else self._expire()
-        self._book.now_ms = now_ms
+        hour_ms = now_ms - now_ms % _HOUR_MS
+        out = [*self._catch_up(hour_ms), *self._expire()] if before < hour_ms else []
+        out += self._catch_up(now_ms)
         return out
 
     def acknowledge(self, fingerprint: str) -> list[AlertOutput]:
@@ -177,16 +171,38 @@ class Coordinator:
         self._stale = True
 
     # ------------------------------------------------------------------------------------------------ waiting
+    def _catch_up(self, until_ms: int) -> list[AlertOutput]:
+        """Do what is due until a tick, one thing after the other: each may change when the next is due."""
+        out: list[AlertOutput] = []
+        while True:
+            due = [(self._due(window), 0, str(window.alerts[0].seq), window) for window in self._windows]
+            again = [(self._due_again(name), 1, name, None) for name in self._watched]
+            due_ms, _, name, window = min(
+                [*due, *again], default=(until_ms + 1, 0, "", None), key=lambda entry: entry[:3]
+            )
+            if due_ms > until_ms:
+                break
+            self._book.now_ms = max(self._book.now_ms, due_ms)
+            out += self._close(window) if window is not None else self._again(name)
+        self._book.now_ms = max(self._book.now_ms, until_ms)
+        return out
+
     def _enter(self, alert: Alert) -> None:
         """Let an alert wait with those of its form and, within a third, of its factor: a cause has one factor."""
-        form, log_ratio = alert.candidate.form, _log_ratio(alert.candidate)
-        for window in self._windows:
-            if window.form == form and abs(window.log_ratio - log_ratio) <= abs(window.log_ratio) / 3:
-                break
-        else:
-            window = _Window(form, log_ratio, alert.waits_ms, alert.waits_ms)
-            self._windows.append(window)
-        window.last_ms = alert.waits_ms
+        form, ratio = alert.candidate.form, log_ratio(alert.candidate)
+        near = (w for w in self._windows if w.form == form and abs(w.log_ratio - ratio) <= abs(w.log_ratio) / 3)
+        window = next(near, None)
+        alert.window = alert.fingerprint if window is None else window.name
+        alert.log_ratio = ratio
+        self._place(alert)
+
+    def _place(self, alert: Alert) -> None:
+        """Add an alert to its window, which its first alert opens."""
+        if alert.window == alert.fingerprint:
+            ms = alert.waits_ms
+            self._windows.append(_Window(alert.window, alert.candidate.form, alert.log_ratio, ms, ms))
+        window = next(window for window in self._windows if window.name == alert.window)
+        window.last_ms = window.last_ms if alert.moved else alert.waits_ms
         window.alerts.append(alert)
 
     def _due(self, window: _Window) -> int:
@@ -201,12 +217,14 @@ class Coordinator:
         shortest = max(self.config.quiet_ms, _CERTAIN_GAP_MS if certain and waiting < _FEW else 0)
         return max(shortest, min(round(_SURPRISE * mean), _LONGEST_GAP_MS))
 
-    def _close(self, first: int) -> list[AlertOutput]:
+    def _close(self, window: _Window) -> list[AlertOutput]:
         """Publish what waited together: with running groups, as new groups, and the rest one by one."""
-        at = next(i for i, window in enumerate(self._windows) if window.alerts[0].seq == first)
-        window = self._windows.pop(at)
+        self._windows = [other for other in self._windows if other is not window]
         if (larger := self._larger(window)) is not None:
-            larger.alerts = sorted([*larger.alerts, *window.alerts], key=lambda alert: alert.seq)
+            for alert in window.alerts:
+                alert.window, alert.moved = larger.name, True
+                self._book.note(alert)
+            larger.alerts += window.alerts
             return []
         # closed by the longest wait, the feed still runs: what is alike now is a part of what will be
         flowing = window.last_ms + self._gap(window) > self._book.now_ms
@@ -214,21 +232,24 @@ class Coordinator:
         form = window.form
         out, waiting = self._join(form, window.alerts)
         while len(alike := self._alike(form, waiting)) >= enough:
-            out += self._enlist(self._book.open_group(form, "", _middle(alike), alike), alike)
-            waiting = _without(waiting, alike)
-        for sku in sorted({alert.candidate.sku for alert in waiting}):
-            alike = _densest([alert for alert in waiting if alert.candidate.sku == sku])
+            out += self._enlist(self._book.open_group(form, "", middle(alike), alike), alike)
+            waiting = without(waiting, alike)
+        by_sku: dict[str, list[Alert]] = {}
+        for alert in sorted(waiting, key=lambda alert: alert.seq):
+            by_sku.setdefault(alert.candidate.sku, []).append(alert)
+        for sku, alerts in by_sku.items():
+            alike = densest(once(alerts))
             if len(alike) >= self.config.item_min:
-                out += self._enlist(self._book.open_group(form, sku, _middle(alike), alike), alike)
-                waiting = _without(waiting, alike)
-        for alert in waiting:
+                out += self._enlist(self._book.open_group(form, sku, middle(alike), alike), alike)
+                waiting = without(waiting, alike)
+        for alert in sorted(waiting, key=lambda alert: alert.seq):
             out += self._fire_alone(alert)
         return out
 
     def _larger(self, window: _Window) -> _Window | None:
         """Find a window that looks like a group and that would take these in: stragglers of one fault wait for it."""
         for other in self._windows:
-            near = other.form == window.form and abs(other.log_ratio - window.log_ratio) <= _ALIKE
+            near = other.form == window.form and abs(other.log_ratio - window.log_ratio) <= ALIKE
             if near and len(other.alerts) >= max(_LIKELY, len(window.alerts)):
                 return other
         return None
@@ -247,10 +268,10 @@ class Coordinator:
                 for alert in waiting
                 if group.sku in ("", alert.candidate.sku)
                 and alert.waits_ms - group.joined_ms <= self.config.longest_ms
-                and abs(_log_ratio(alert.candidate) - group.log_ratio) <= _ALIKE
+                and abs(log_ratio(alert.candidate) - group.log_ratio) <= ALIKE
             ]
             if alike:
-                waiting = _without(waiting, alike)
+                waiting = without(waiting, alike)
                 group.joined_ms = max(alert.waits_ms for alert in alike)
                 out += self._enlist(group, alike)
         return out, waiting
@@ -261,10 +282,7 @@ class Coordinator:
         alone = [a for a in self._recent.pop(form, []) if a.fired_ms >= since_ms and self._stands_alone(a)]
         if alone:
             self._recent[form] = alone
-        once: dict[tuple[str, str, str], Alert] = {}  # a line that flaps is one line
-        for alert in [*alone, *waiting]:
-            once.setdefault((alert.candidate.sku, alert.candidate.location, alert.candidate.channel), alert)
-        alike = _densest(list(once.values()))
+        alike = densest(once(sorted([*alone, *waiting], key=lambda alert: alert.seq)))
         return alike if any(alert.fired_ms < 0 for alert in alike) else []
 
     def _stands_alone(self, alert: Alert) -> bool:
@@ -285,6 +303,7 @@ class Coordinator:
                 over = msgspec.structs.replace(alert.candidate, resolution="expired")
                 out.append(self._book.revise(alert, "resolved", over, superseded_by=group.fingerprint))
                 self._watched.pop(alert.fingerprint, None)
+                alert.quiet = None  # whoever silenced one line has not silenced a feed fault
             self._book.enlist(group, alert)
         newest = max(alert.candidate.event_time for alert in alike)
         if group.quiet is None:
@@ -395,9 +414,10 @@ class Coordinator:
             return
         self._stale = False
         self._windows, self._recent, self._watched = [], {}, {}
-        for alert in sorted(self._book.alerts.values(), key=lambda alert: alert.seq):
+        alerts = sorted(self._book.alerts.values(), key=lambda alert: (alert.moved, alert.seq))
+        for alert in alerts:  # those that were moved follow the first of their window
             if alert.fired_ms < 0:
-                self._enter(alert)
+                self._place(alert)
             elif not alert.group and self._book.now_ms - alert.fired_ms <= self.config.longest_ms:
                 self._recent.setdefault(alert.candidate.form, []).append(alert)
             if alert.quiet == "snoozed":
@@ -405,36 +425,3 @@ class Coordinator:
         for group in self._book.groups.values():
             if group.quiet == "snoozed" or group.recovery_first_ms >= 0:
                 self._watched[group.fingerprint] = None
-
-
-def _log_ratio(candidate: Candidate) -> float:
-    """Say how far a price is off, 0 where there is nothing to compare it with."""
-    if candidate.form in ("zero", "currency") or candidate.expected is None:
-        return 0.0
-    return math.log(candidate.price / candidate.expected.p50)
-
-
-def _middle(alerts: Sequence[Alert]) -> float:
-    ratios = sorted(_log_ratio(alert.candidate) for alert in alerts)
-    return ratios[len(ratios) // 2]
-
-
-def _densest(alerts: list[Alert]) -> list[Alert]:
-    """Give the alerts within `_ALIKE` of the middle of the densest stretch of ratios, in order of entry."""
-    near = sorted((_log_ratio(alert.candidate), alert.seq) for alert in alerts)
-    best, first, start = 0, 0, 0
-    for end, (ratio, _) in enumerate(near):
-        while ratio - near[start][0] > _ALIKE:
-            start += 1
-        if end + 1 - start > best:
-            best, first = end + 1 - start, start
-    if not best:
-        return []
-    middle = near[first + best // 2][0]
-    alike = [alert for alert in alerts if abs(_log_ratio(alert.candidate) - middle) <= _ALIKE]
-    return sorted(alike, key=lambda alert: alert.seq)
-
-
-def _without(alerts: list[Alert], taken: Sequence[Alert]) -> list[Alert]:
-    names = {alert.fingerprint for alert in taken}
-    return [alert for alert in alerts if alert.fingerprint not in names]

@@ -5,7 +5,7 @@ Out: the rows that are out of the ordinary, left to `price_alerts` to judge one 
 Must not know: kinds of faults, alerts, forecasts. Rule: learning a row in bulk or through `load` and `store` leaves the
 same bytes, so results do not depend on how rows are split over calls.
 
-A line takes 213 bytes in arrays: its last 30 accepted prices, up to nine prices of a level that may be accepted, and
+A line takes 216 bytes in arrays: its last 30 accepted prices, up to nine prices of a level that may be accepted, and
 what is open. A price that is above zero, in the line's currency, in its range and without anything open is plain.
 """
 

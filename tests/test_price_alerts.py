@@ -190,7 +190,7 @@ def test_another_currency_is_a_fault_until_it_persists() -> None:
 
 
 def test_a_converted_number_with_the_old_code_is_a_currency_fault_where_rates_are_known() -> None:
-    rows = daily([*USUAL, 16.39, 10.49, 15.61])
+    rows = daily([*USUAL * 4, 16.39, 10.49, 15.61])
     assert [c.kind for c in play(rows, PriceAlertConfig(rates=RATES)) if c.action == "fire"] == [
         "currency_mismatch"
     ] * 2
