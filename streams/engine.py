@@ -151,7 +151,10 @@ class Engine:
 
     def tick(self, now_ms: int) -> Outputs:
         """Let the shell's clock pass: idle sources stop holding the watermark, quiet buckets close."""
-        return self._run(self.intake.tick(now_ms))
+        out = self._run(self.intake.tick(now_ms))
+        if self.intake.watermark_ms > 0:
+            self._advance(self.intake.watermark_ms, out)
+        return out
 
     def _run(self, accepted: Accepted) -> Outputs:
         out = Outputs(dead_letters=accepted.letters)
@@ -172,8 +175,8 @@ class Engine:
             if at < n:
                 out.row = int(accepted.batch.row[at])
                 self._advance(int(marks[at]), out)
-        if self.intake.watermark_ms > 0:
-            self._advance(self.intake.watermark_ms, out)
+        # The watermark may have moved further, past dropped events: that shows with the next event or tick, wherever a
+        # batch happens to end.
         return out
 
     # -- 2. events into state
@@ -221,8 +224,7 @@ class Engine:
         self._dirty[slots] = True
 
     def remove_series(self, slot: int) -> None:
-        """Free the slot of a series and zero its rows."""
-        self.positions.retire(slot)
+        """Free the slot of a series and zero its rows; its position and trigger were retired before."""
         self.buckets.clear(slot)
         self.refresh.clear(slot)
         self.listed.table.clear(slot)

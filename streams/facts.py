@@ -187,6 +187,10 @@ class Facts:
                     slot, placement, unit_cost=event.unit_cost, cost_currency=event.cost_currency, time_ms=time_ms
                 )
         for slot in engine.series.of_sku(event.sku):
+            if engine.series.key(slot)[1] not in event.locations:
+                engine.positions.place(
+                    slot, None, unit_cost=event.unit_cost, cost_currency=event.cost_currency, time_ms=time_ms
+                )
             engine.refresh.assign(slot, group)
             engine.touch(np.array([slot]))
 

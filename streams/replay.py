@@ -153,7 +153,7 @@ class Replay:
         self._write = write
         self._clock = ReplayClock()
         self._partitioner = Partitioner(config.partitioner, config.shards)
-        self._grid_ms = 0
+        self._grid = 0
         self._last: dict[tuple[int, str], list[ForecastSet]] = {}
         self._first_ms, self._newest_ms = 0, 0
 
@@ -188,28 +188,26 @@ class Replay:
     def _shards(self, batch: EventBatch) -> list[Outputs]:
         if len(self.engines) == 1:
             return [self.engines[0].process(batch)]
-        return [out for part in self._cut(batch) for out in self._spread(part)]
+        return [out for part, tick_ms in self._cut(batch) for out in self._spread(part, tick_ms)]
 
-    def _cut(self, batch: EventBatch) -> Iterator[EventBatch]:
+    def _cut(self, batch: EventBatch) -> Iterator[tuple[EventBatch, int | None]]:
         """Cut at each refresh interval of the clock: shards then see ticks at the same events whatever the chunks."""
         every_ms = self.config.engine.refresh_ms
         grid = batch.tick_ms // every_ms
-        starts = np.flatnonzero(np.diff(grid, prepend=self._grid_ms)).tolist()
+        ticks = {int(at): int(grid[at]) * every_ms for at in np.flatnonzero(np.diff(grid, prepend=self._grid))}
+        for start, stop in pairwise(sorted({0, *ticks, len(batch)})):
+            yield batch.take(np.arange(start, stop)), ticks.get(start)
         if len(batch):
-            self._grid_ms = int(grid[-1])
-        bounds = sorted({0, *starts, len(batch)})
-        for start, stop in pairwise(bounds):
-            yield batch.take(np.arange(start, stop))
+            self._grid = int(grid[-1])
 
-    def _spread(self, part: EventBatch) -> Iterator[Outputs]:
-        """One part to all shards: first its clock's interval, then everyone's events."""
-        every_ms = self.config.engine.refresh_ms
-        tick_ms = int(part.tick_ms[0]) // every_ms * every_ms
+    def _spread(self, part: EventBatch, tick_ms: int | None) -> Iterator[Outputs]:
+        """One part to all shards: the tick that begins it first, if one does."""
         shard = self._partitioner.of(part.sku)
         for index, engine in enumerate(self.engines):
-            ticked = engine.tick(tick_ms)
-            _move(ticked, int(part.row[0]))
-            yield ticked
+            if tick_ms is not None:
+                ticked = engine.tick(tick_ms)
+                _move(ticked, int(part.row[0]))
+                yield ticked
             own = np.array([at == index or not sku for at, sku in zip(shard.tolist(), part.sku, strict=True)], np.bool_)
             if own.any():
                 out = engine.process(part.take(np.flatnonzero(own)))
