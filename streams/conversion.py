@@ -86,8 +86,10 @@ class ConvertSummary:
         return asdict(self)
 
 
-def read_table(source: Path | str, columns: Mapping[str, pl.DataType]) -> pl.DataFrame:
+def read_table(source: Path | str, columns: Mapping[str, pl.DataType], *, time_zone: str = "UTC") -> pl.DataFrame:
     """Read the named columns of a Parquet file, cast to the given types; a value that does not fit is null.
+
+    Times without a zone stay as they are; those with one become local times of ``time_zone``.
 
     Raises
     ------
@@ -120,7 +122,16 @@ def read_table(source: Path | str, columns: Mapping[str, pl.DataType]) -> pl.Dat
         raise ConvertError(source, f"{name} cannot be read as Parquet; convert reads Parquet files only") from error
     except (OSError, ValueError) as error:
         raise ConvertError(source, f"{name} cannot be read ({error}); check the path and its permissions") from error
-    return table.select(pl.col(column).cast(wanted, strict=False) for column, wanted in columns.items())
+    return table.select(_cast(column, table.schema[column], wanted, time_zone) for column, wanted in columns.items())
+
+
+def _cast(column: str, present: pl.DataType, wanted: pl.DataType, time_zone: str) -> pl.Expr:
+    value = pl.col(column)
+    if isinstance(present, pl.Datetime) and present.time_zone:
+        value = value.dt.convert_time_zone(time_zone).dt.replace_time_zone(None)
+    elif present.is_float() and wanted.is_integer():
+        value = pl.when(value == value.floor()).then(value)  # half a unit is no unit
+    return value.cast(wanted, strict=False)
 
 
 def clean(text: str | pl.Expr) -> pl.Expr:

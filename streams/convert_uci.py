@@ -77,7 +77,7 @@ def convert_uci(source: Path | str, out: Path | str, *, with_stock: bool = False
     Traceback (most recent call last):
     streams.conversion.ConvertError: 'nowhere.parquet' does not exist; check the path
     """
-    table = _sorted_out(read_table(source, COLUMNS))
+    table = _sorted_out(read_table(source, COLUMNS, time_zone=TIME_ZONE))
     lines = _with_channel(table.filter(pl.col("reason") == ""))
     flows = [("order_placed", _orders(lines)), ("order_cancelled", _cancellations(lines))]
     described = _descriptions(lines)
