@@ -110,7 +110,7 @@ class AlertBook:
     --------
     >>> book = AlertBook(1000.0)
     >>> one = Candidate("fire", "placeholder", "low", "a", "default", "web", 1, 0.01, "GBP", 5, "e", tick_ms=1000)
-    >>> alert = book.open(one)
+    >>> alert = book.open(one, 1000)
     >>> book.revise(alert, "firing", one).revision, [key.split("/")[1] for key, _ in book.changes()]
     (1, ['line', 'clock'])
     """
@@ -129,11 +129,11 @@ class AlertBook:
         """Give the alert that a candidate is about."""
         return self.alerts.get(fingerprint_of(candidate))
 
-    def open(self, candidate: Candidate) -> Alert:
-        """Enter a new alert, which waits."""
+    def open(self, candidate: Candidate, waits_ms: int) -> Alert:
+        """Enter a new alert, which waits from a tick on."""
         self._seq += 1
         name = fingerprint_of(candidate)
-        alert = self.alerts[name] = Alert(name, self._seq, candidate.event_time, candidate, self.now_ms)
+        alert = self.alerts[name] = Alert(name, self._seq, candidate.event_time, candidate, waits_ms)
         self.note(alert)
         return alert
 

@@ -133,7 +133,9 @@ class Coordinator:
         alert = self._book.find(candidate)
         if candidate.action == "fire":
             if alert is None:
-                self._enter(self._book.open(candidate))
+                # only a replay, whose clock believes a jump after some events, is this far behind: its clock comes soon
+                ahead = candidate.event_time > candidate.tick_ms + _HOUR_MS
+                self._enter(self._book.open(candidate, candidate.event_time if ahead else self._book.now_ms))
         elif alert is not None:
             out += (self._update if candidate.action == "update" else self._resolve)(alert, candidate)
         return out
@@ -190,7 +192,13 @@ class Coordinator:
     def _enter(self, alert: Alert) -> None:
         """Let an alert wait with those of its form and, within a third, of its factor: a cause has one factor."""
         form, ratio = alert.candidate.form, log_ratio(alert.candidate)
-        near = (w for w in self._windows if w.form == form and abs(w.log_ratio - ratio) <= abs(w.log_ratio) / 3)
+        near = (
+            window
+            for window in self._windows
+            if window.form == form
+            and abs(window.log_ratio - ratio) <= abs(window.log_ratio) / 3
+            and abs(window.last_ms - alert.waits_ms) <= self.config.longest_ms
+        )
         window = next(near, None)
         alert.window = alert.fingerprint if window is None else window.name
         alert.log_ratio = ratio
@@ -202,7 +210,8 @@ class Coordinator:
             ms = alert.waits_ms
             self._windows.append(_Window(alert.window, alert.candidate.form, alert.log_ratio, ms, ms))
         window = next(window for window in self._windows if window.name == alert.window)
-        window.last_ms = window.last_ms if alert.moved else alert.waits_ms
+        if not alert.moved:
+            window.last_ms = max(window.last_ms, alert.waits_ms)
         window.alerts.append(alert)
 
     def _due(self, window: _Window) -> int:
@@ -250,6 +259,7 @@ class Coordinator:
         """Find a window that looks like a group and that would take these in: stragglers of one fault wait for it."""
         for other in self._windows:
             near = other.form == window.form and abs(other.log_ratio - window.log_ratio) <= ALIKE
+            near = near and abs(other.last_ms - window.last_ms) <= self.config.longest_ms
             if near and len(other.alerts) >= max(_LIKELY, len(window.alerts)):
                 return other
         return None

@@ -138,6 +138,15 @@ def test_a_sparse_feed_fault_is_not_broken_by_a_long_gap() -> None:
     assert told(play(Coordinator(), candidates)) == [("firing", 35)]
 
 
+def test_a_clock_that_follows_a_jump_of_a_day_only_after_some_events_does_not_break_a_feed_fault() -> None:
+    day_ms = 24 * HOUR_MS
+    yesterday = hit("Y", 0)
+    today = feed(40, 50, day_ms)
+    lagging = [msgspec.structs.replace(one, tick_ms=START_MS + 100) for one in today[:2]]
+    found = play(Coordinator(), [yesterday, *lagging, *today[2:]], 2 * day_ms)
+    assert told(found) == [("firing", 1), ("firing", 40)]
+
+
 def test_lines_that_come_later_join_their_group_by_an_update() -> None:
     late = [hit("L1", 12_000), hit("L2", 13_000), hit("X", 14_000, price=1.0, form="low")]
     found = play(Coordinator(), [*feed(40, 50), *late])
