@@ -334,25 +334,24 @@ class Shop:
             self.counts[f"{fault.kind}_faults"] += 1
 
     def _deliver(self, arrived: Arrived) -> list[bytes]:
-        """Note the late events of a delivery: whether the day they belong to was final when they came."""
+        """Note the late events of a delivery, and whether the day they belong to was final when they came."""
         self.arrival_ms = arrived.arrival_ms
-        newest = np.maximum.accumulate(
-            np.concatenate([[self._newest_ms], np.where(arrived.is_flow, arrived.time_ms, 0)])
-        )
-        self._newest_ms = int(newest[-1])
-        delay = arrived.arrival_ms - arrived.time_ms
-        rows = np.flatnonzero(delay > LATENESS_MS)
-        final_ms = self.calendar.bucket_ends_ms(arrived.time_ms[rows]) + LATENESS_MS
-        final = newest[:-1][rows] - BOUND_MS >= final_ms
+        flows_ms = np.where(arrived.is_flow, arrived.time_ms, 0)
+        newest_ms = np.maximum.accumulate(np.concatenate([[self._newest_ms], flows_ms]))
+        self._newest_ms = int(newest_ms[-1])
+        watermark_ms = newest_ms[:-1] - BOUND_MS  # when each event comes
+        rows = np.flatnonzero(arrived.is_flow & (arrived.time_ms < watermark_ms - LATENESS_MS))
+        ends_ms = self.calendar.bucket_ends_ms(arrived.time_ms[rows])
+        final = watermark_ms[rows] >= ends_ms + LATENESS_MS
         for row, is_final in zip(rows.tolist(), final.tolist(), strict=True):
             event = orjson.loads(arrived.lines[row])
             self.truth.append(orjson.dumps({
                 "kind": "late", "event_id": event["event_id"], "type": event["type"], "event_time": event["event_time"],
-                "delay_s": int(delay[row]) // 1000, "day_was_final": is_final,
+                "arrival": int(arrived.arrival_ms[row]), "day_was_final": is_final,
             }))  # fmt: skip
+        self.counts["late"] += len(rows)
         self.counts["late_for_their_day"] += int(final.sum())
         self.counts["duplicates"], self.counts["slow"] = self._network.duplicates, self._network.slow
-        self.counts["late"] = self._network.late
         return arrived.lines
 
 

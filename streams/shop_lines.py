@@ -21,11 +21,11 @@ BOUND_MS = 5 * 60_000
 """Nearly all flows arrive within the watermark's bound."""
 
 LATENESS_MS = 2 * 3_600_000
-"""What arrives later than this is called late in the truth."""
+"""Flows further behind the watermark than this are late: the truth names them."""
 
 DUPLICATE_SHARE = 0.005
 _SLOW_SHARE, _LATE_SHARE = 0.008, 0.0008
-_LATEST_MS = 30 * 3_600_000
+_LATE_MS = (LATENESS_MS + BOUND_MS + 30 * 60_000, 30 * 3_600_000)
 
 
 @dataclass
@@ -154,7 +154,6 @@ class Network:
         self._waiting = Arrived([], np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.bool_))
         self.duplicates = 0
         self.slow = 0
-        self.late = 0
 
     def send(self, facts: Encoded, flows: Encoded) -> None:
         """Take the events of a day."""
@@ -167,7 +166,6 @@ class Network:
         again_ms = np.minimum(delay[repeated] + 200 + again.astype(np.int64), 90 * 60_000)
         self.duplicates += len(repeated)
         self.slow += int(((delay > BOUND_MS) & (delay <= LATENESS_MS)).sum())
-        self.late += int((delay > LATENESS_MS).sum())
         held, none = self._waiting, np.zeros(len(facts.lines), np.int64)
         time_ms = np.concatenate([facts.time_ms, held.time_ms, flows.time_ms, flows.time_ms[repeated]])
         waited = np.concatenate([none, held.arrival_ms - held.time_ms, delay, again_ms])
@@ -182,7 +180,7 @@ class Network:
         slow = (kind > 1 - _SLOW_SHARE) & (kind <= 1 - _LATE_SHARE)
         delay[slow] = rng.uniform(BOUND_MS + 1000, LATENESS_MS - 1000, int(slow.sum()))
         late = kind > 1 - _LATE_SHARE
-        delay[late] = rng.uniform(LATENESS_MS + 60_000, _LATEST_MS, int(late.sum()))
+        delay[late] = rng.uniform(*_LATE_MS, int(late.sum()))
         return delay.astype(np.int64)
 
     def deliver(self, until_ms: int | None = None) -> Arrived:

@@ -7,8 +7,8 @@ Must not know: how the shop works, the engine. Rule: the same settings give the 
 The truth is JSON lines with a ``kind``: ``settings`` (first line), ``demand`` (per local date, item and location:
 units wanted and units sold; no line where nobody wanted any), ``stock_out`` (units lost), ``fault`` (a price fault:
 its form, whether one line or the whole feed, first and last wrong event and the correction of each line),
-``promotion`` (as announced), ``launch``, ``late`` (events that came more than two hours after their time, and whether
-their day was final for a reader with a bound of five minutes and two hours of lateness), ``counts`` (last line).
+``promotion`` (as announced), ``launch``, ``late`` (flows more than two hours behind the watermark of a reader with a
+bound of five minutes, in one partition, and whether their day was final by then), ``counts`` (last line).
 """
 
 from __future__ import annotations
