@@ -48,6 +48,12 @@ NOTES = (
     "break is found from the whole file",
     "title: the description most often seen so far; described anew when another takes the lead",
 )
+SIMULATED = {
+    "stock_counted": "an order-up-to inventory reviewed weekly, simulated to serve the real orders; its stock-outs did "
+    "not hold back any sale (on_hand turns negative instead)",
+    "item_described.locations": "lead times, minimum orders and pack sizes are drawn from the seed",
+}
+"""What ``with_stock`` adds to the real events; the summary says so."""
 
 
 def convert_uci(source: Path | str, out: Path | str, *, with_stock: bool = False, seed: int = 0) -> ConvertSummary:
@@ -82,16 +88,9 @@ def convert_uci(source: Path | str, out: Path | str, *, with_stock: bool = False
     flows = [("order_placed", _orders(lines)), ("order_cancelled", _cancellations(lines))]
     described = _descriptions(lines)
     facts = [("item_described", described), ("price_set", _prices(lines))]
-    simulated: dict[str, str] = {}
     if with_stock and len(lines):
         supply, counted = _stock(lines, seed)
         facts = [("item_described", _with_placement(described, supply)), facts[1], ("stock_counted", counted)]
-        simulated = {
-            "stock_counted": "an order-up-to inventory reviewed weekly, simulated to serve the real orders; its "
-            "stock-outs did not hold back any sale (on_hand turns negative instead)",
-            "item_described.locations": "lead times, minimum orders and pack sizes are drawn from the seed",
-            "seed": str(seed),
-        }
     counts, first, last = write_events([*facts, *flows], out)
     skipped = table.filter(pl.col("reason") != "")
     return ConvertSummary(
@@ -104,7 +103,7 @@ def convert_uci(source: Path | str, out: Path | str, *, with_stock: bool = False
         first_ms=first,
         last_ms=last,
         currency=CURRENCY,
-        simulated=simulated,
+        simulated={**SIMULATED, "seed": str(seed)} if with_stock else {},
         notes=NOTES,
     )
 

@@ -29,6 +29,8 @@ from streams.shop_days import START
 
 __all__ = ["Shop", "ShopError", "SimulateSummary", "simulate", "truth_path"]
 
+_TYPES = frozenset(kind.name.lower() for kind in Kind)
+
 
 @dataclass(frozen=True)
 class SimulateSummary:
@@ -127,16 +129,7 @@ def simulate(
     settings = {"kind": "settings", "days": days, "items": items, "seed": seed, "start": start.isoformat()}
     settings |= {"time_zone": TIME_ZONE, "locations": list(shop.places), "fault_rate": fault_rate}
     with EventWriter(out) as events, nullcontext() if truth_to is None else EventWriter(truth_to) as truth:
-        if truth:
-            truth.write([orjson.dumps(settings)])
-        for day in range(days + 1):
-            records = shop.day(day) if day < days else shop.rest()
-            events.write(records)
-            if truth:
-                truth.write(shop.truth)
-        if truth:
-            truth.write([orjson.dumps({"kind": "counts", **shop.counts}, option=orjson.OPT_SORT_KEYS)])
-    types = {kind.name.lower() for kind in Kind}
+        _write(shop, settings, events, truth)
     counts = {name: shop.counts[name] for name in sorted(shop.counts)}
     return SimulateSummary(
         days=days,
@@ -145,8 +138,20 @@ def simulate(
         start=start.isoformat(),
         time_zone=TIME_ZONE,
         records=events.lines,
-        events={name: count for name, count in counts.items() if name in types and count},
-        truth={name: count for name, count in counts.items() if name not in types},
+        events={name: count for name, count in counts.items() if name in _TYPES and count},
+        truth={name: count for name, count in counts.items() if name not in _TYPES},
         size_bytes=events.size_bytes,
         truth_out="" if truth_to is None else str(truth_to),
     )
+
+
+def _write(shop: Shop, settings: Mapping[str, Any], events: EventWriter, truth: EventWriter | None) -> None:
+    """Write all days, and what is still under way after the last."""
+    if truth:
+        truth.write([orjson.dumps(settings)])
+    for day in range(settings["days"] + 1):
+        events.write(shop.day(day) if day < settings["days"] else shop.rest())
+        if truth:
+            truth.write(shop.truth)
+    if truth:
+        truth.write([orjson.dumps({"kind": "counts", **shop.counts}, option=orjson.OPT_SORT_KEYS)])
