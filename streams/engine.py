@@ -184,10 +184,10 @@ class Engine:
     def _apply(self, accepted: Accepted, start: int, stop: int, out: Outputs) -> None:
         """Apply rows up to ``stop``; flows before a fact that concerns them go first."""
         at = start
-        for index in self._facts.barriers(stop):
-            self._flows(accepted, at, index)
-            at = index
-            self._facts.apply_until(index + 1, out)
+        for first, past in list(self._facts.barriers(stop)):
+            self._flows(accepted, at, first)
+            self._facts.apply_until(past, out)
+            at = past
         self._flows(accepted, at, stop)
         self._facts.apply_until(stop, out)
 

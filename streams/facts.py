@@ -65,16 +65,21 @@ class Facts:
         self._batch, self._pending, self._next = batch, batch.facts, 0
         self.series_changed = False
 
-    def barriers(self, stop: int) -> Iterator[int]:
-        """Rows before ``stop`` of facts that flows before them must precede; runs of such facts count once."""
-        last = -2
+    def barriers(self, stop: int) -> Iterator[tuple[int, int]]:
+        """Runs of rows before ``stop``, as (first, past the last), of facts that come after flows before them."""
+        first = past = -1
         for index, event in self._pending[self._next :]:
             if index >= stop:
-                return
-            if event.event_kind not in _HARMLESS:
-                if index != last + 1:
-                    yield index
-                last = index
+                break
+            if event.event_kind in _HARMLESS:
+                continue
+            if index != past:
+                if past >= 0:
+                    yield first, past
+                first = index
+            past = index + 1
+        if past >= 0:
+            yield first, past
 
     def apply_until(self, stop: int, out: Outputs) -> None:
         """Apply the facts of rows before ``stop``; neighbours of one kind go together."""
@@ -120,8 +125,8 @@ class Facts:
             until_ms=np.array([_ms(e.effective_until) for e in events], np.int64),
         )
         if found := engine.prices.process(table, self._about):
-            row_of = dict(zip(table.event_id, batch.row[at].tolist(), strict=True))
-            out.candidates.extend((row_of[candidate.event_id], candidate) for candidate in found)
+            row_of = dict(zip(zip(table.sku, table.event_id, strict=True), batch.row[at].tolist(), strict=True))
+            out.candidates.extend((row_of[candidate.sku, candidate.event_id], candidate) for candidate in found)
         for slot, event, ms in zip(
             engine.series.find(table.sku, table.location).tolist(), events, time_ms.tolist(), strict=True
         ):

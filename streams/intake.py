@@ -20,7 +20,7 @@ from streams.events import EventBatch, Kind, concat
 from streams.outputs import Output, dead_letter
 from streams.series import SeriesMap, sku_seed
 from streams.state import Record, pack, unpack
-from streams.watermark import NEVER, TimeConfig, Watermark
+from streams.watermark import NEVER, Plan, TimeConfig, Watermark
 
 I64 = npt.NDArray[np.int64]
 
@@ -90,18 +90,26 @@ class Intake:
         """Sort out the events of a batch, and those parked before that they set free."""
         waiting = self.parked
         whole = batch if self._parked is None else concat([self._parked, batch])
-        source = _SOURCE[whole.kind]
         before_ms = self.clock.ms
-        plan = self.clock.plan(source, whole.time_ms, whole.tick_ms, whole.sku)
+        plan = self.clock.plan(_SOURCE[whole.kind], whole.time_ms, whole.tick_ms, whole.sku)
+        self.counts["parked"] += sum(1 for i in plan.parked if i >= waiting)
+        return self._sort_out(whole, plan, before_ms)
+
+    def tick(self, now_ms: int) -> Accepted:
+        """Let the shell's clock pass; parked events that it passes come out."""
+        whole = concat([]) if self._parked is None else self._parked
+        before_ms = self.clock.ms
+        plan = self.clock.tick(now_ms, _SOURCE[whole.kind], whole.time_ms)
+        return self._sort_out(whole, plan, before_ms)
+
+    def _sort_out(self, whole: EventBatch, plan: Plan, before_ms: int) -> Accepted:
+        """Keep what waits, take out what is late or came before, in the order of the plan."""
         letters = [(int(whole.row[at]), self._give_up(whole, i)) for i, at in plan.given_up]
         self._parked = whole.take(np.array(plan.parked, np.int64)) if plan.parked else None
-        self.counts["parked"] += sum(1 for i in plan.parked if i >= waiting)
-        whole = _in_order(whole, plan.apply)
-        marks = plan.watermark_ms
+        whole, marks = _in_order(whole, plan.apply), plan.watermark_ms
         slots = self._series.find(whole.sku, whole.location)
         late = (_SOURCE[whole.kind] >= 0) & (whole.time_ms < marks - self.time.lateness_ms)
-        if late.any():
-            letters += [(int(whole.row[i]), self._late(whole, i, int(marks[i]))) for i in np.flatnonzero(late).tolist()]
+        letters += [(int(whole.row[i]), self._late(whole, i, int(marks[i]))) for i in np.flatnonzero(late).tolist()]
         keep = ~late
         keep[keep] = self._first(whole, slots, marks, keep, before_ms)
         self.counts["duplicate"] += len(keep) - int(late.sum()) - int(keep.sum())
@@ -110,11 +118,6 @@ class Intake:
             whole, slots, marks = whole.take(rows), slots[rows], marks[rows]
         self.counts["accepted"] += len(whole)
         return Accepted(whole, slots, marks, letters)
-
-    def tick(self, now_ms: int) -> Accepted:
-        """Let the shell's clock pass; parked events that it passes come out."""
-        self.clock.tick(now_ms)
-        return self.accept(concat([]))
 
     def _first(
         self, whole: EventBatch, slots: npt.NDArray[np.int32], marks: I64, keep: npt.NDArray[np.bool_], before_ms: int

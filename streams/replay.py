@@ -218,6 +218,7 @@ class Replay:
     # -- outputs
 
     def _emit(self, outputs: list[Outputs]) -> list[Outputs]:
+        self.coordinator.discard_changes()
         for engine in self.engines:
             engine.discard_changes()
         for _, letter in sorted(chain(*(o.dead_letters for o in outputs)), key=_row):

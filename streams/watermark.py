@@ -7,7 +7,7 @@ Must not know: what records mean. Rule: the result depends on the order of recor
 The watermark is the newest event time of the flows less a bound, the smallest over the sources that are active. A
 source that the clock has left behind for a while is idle and left out; when all are, the clock itself carries the
 watermark, so that a quiet shop closes its day. A flow event more than six hours ahead of watermark and clock is parked
-until events of three SKUs or the clock pass it: one wrong clock must not make everyone else late.
+until events of three SKUs pass it or watermark or clock come near: one wrong clock must not make everyone else late.
 """
 
 from __future__ import annotations
@@ -150,20 +150,36 @@ class Watermark:
                 apply.append(np.array([at], np.int64))
                 marks.append(self._pass(source[at : at + 1], time_ms[at : at + 1], ticks[at : at + 1]))
             at += 1
-        if n == len(self._parked):  # no new records: the clock alone may have passed some
-            for i in self._release(waiting, time_ms):
-                apply.append(np.array([i], np.int64))
-                marks.append(self._pass(source[i : i + 1], time_ms[i : i + 1], np.array([self.tick_ms], np.int64)))
         empty = np.zeros(0, np.int64)
         return Plan(np.concatenate([*apply, empty]), np.concatenate([*marks, empty]), waiting, given_up)
 
-    def tick(self, now_ms: int) -> None:
-        """Let the clock pass without a record; parked records that it passes are believed at the next `plan`."""
-        self._pass(np.array([-1], np.int8), np.zeros(1, np.int64), np.array([max(now_ms, self.tick_ms)], np.int64))
+    def tick(self, now_ms: int, source: I8, time_ms: I64) -> Plan:
+        """Let the clock pass without a new record; parked records that it passes are believed on its way.
 
-    def due(self, parked_ms: Sequence[int]) -> bool:
-        """Tell whether the clock has passed a parked record, given the event times of all parked."""
-        return any(self.tick_ms >= at for at in parked_ms)
+        Parameters
+        ----------
+        now_ms
+            The shell's clock.
+        source, time_ms
+            Of the parked records, as in `plan`.
+
+        Returns
+        -------
+        The plan for the parked records; the watermark itself may end up further, at what `ms` says.
+        """
+        waiting = list(range(len(self._parked)))
+        order: list[int] = []
+        marks: list[I64] = []
+        ahead_ms = self._config.ahead_ms
+        while near := [int(time_ms[i]) - ahead_ms for i in waiting if time_ms[i] <= now_ms + ahead_ms]:
+            # The clock stops where each comes within reach: jumping to the end at once would make them late.
+            self.tick_ms = max(self.tick_ms, min(near))
+            for i in self._release(waiting, time_ms):
+                order.append(i)
+                marks.append(self._pass(source[i : i + 1], time_ms[i : i + 1], np.array([self.tick_ms], np.int64)))
+        self._pass(np.array([-1], np.int8), np.zeros(1, np.int64), np.array([max(now_ms, self.tick_ms)], np.int64))
+        empty = np.zeros(0, np.int64)
+        return Plan(np.array(order, np.int64), np.concatenate([*marks, empty]), waiting, [])
 
     # -- stretches without parked or far-ahead records, all at once
 
@@ -171,23 +187,22 @@ class Watermark:
         """Index before which no record parks, confirms, releases or gives up another one."""
         config = self._config
         stop = len(source)
+        flow = source >= 0
         if waiting:
-            first = min(int(time_ms[i]) for i in waiting)
             oldest = max(later for later, _ in self._parked)
             stop = min(stop, at + max(0, config.ahead_events - oldest - 1))
-            stirs = (ticks[at:stop] >= first) | ((source[at:stop] >= 0) & (time_ms[at:stop] >= first))
-            if stirs.any():
-                stop = at + int(stirs.argmax())
-        flow = source[at:stop] >= 0
-        if not flow.any():
-            return stop
-        before = self._marks(source[at:stop], time_ms[at:stop], ticks[at:stop])
-        before = np.concatenate([[self.ms], before[:-1]])
-        ahead = flow & (time_ms[at:stop] > np.maximum(before, ticks[at:stop]) + config.ahead_ms)
+        if stop == at:
+            return at
+        marks = self._marks(source[at:stop], time_ms[at:stop], ticks[at:stop])
+        reach = np.maximum(np.concatenate([[self.ms], marks[:-1]]), ticks[at:stop]) + config.ahead_ms
+        stirs = flow[at:stop] & (time_ms[at:stop] > reach)
         # The very first record of a shard has nothing to be ahead of: without a clock it sets the time.
-        if self.ms == NEVER and ahead.any() and max(self._newest) == NEVER and int(ticks[at]) == NEVER:
-            ahead[int(flow.argmax())] = False
-        return at + int(ahead.argmax()) if ahead.any() else stop
+        if self.ms == NEVER and int(ticks[at]) == NEVER and stirs.any():
+            stirs[int(flow[at:stop].argmax())] = False
+        if waiting:
+            first = min(int(time_ms[i]) for i in waiting)
+            stirs |= (first <= reach) | (flow[at:stop] & (time_ms[at:stop] >= first))
+        return at + int(stirs.argmax()) if stirs.any() else stop
 
     def _marks(self, source: I8, time_ms: I64, ticks: I64) -> I64:
         """The watermark after each record, were all of them believed."""
@@ -237,15 +252,14 @@ class Watermark:
 
     def _release(self, waiting: list[int], time_ms: I64) -> list[int]:
         """Take the parked records that are believed now off the list, in order of arrival."""
-        passed_ms = [
-            int(time_ms[i])
+        reach = max(self.ms, self.tick_ms) + self._config.ahead_ms
+        confirmed = [
+            int(time_ms[i]) - self._config.bound_ms + self._config.ahead_ms
             for i, (_, passed) in zip(waiting, self._parked, strict=True)
-            if int(time_ms[i]) <= self.tick_ms or len(passed) >= self._config.ahead_skus
+            if len(passed) >= self._config.ahead_skus
         ]
-        if not passed_ms:
-            return []
         # What one release makes of the watermark, others are no longer too far ahead of.
-        reach = max(max(passed_ms) - self._config.bound_ms, self.tick_ms) + self._config.ahead_ms
+        reach = max([reach, *confirmed])
         free = [int(time_ms[i]) <= reach for i in waiting]
         released = [i for i, go in zip(waiting, free, strict=True) if go]
         self._parked = [entry for entry, go in zip(self._parked, free, strict=True) if not go]
