@@ -16,7 +16,7 @@ from types import FrameType
 
 import typer
 
-from shelftide import commands_data, commands_models, commands_replay
+from shelftide import commands_data, commands_demo, commands_models, commands_replay
 
 app = typer.Typer(
     help="A streaming real-time forecasting engine for shops: events in, forecasts, price alerts and triggers out.",
@@ -28,6 +28,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("demo")(commands_demo.demo)
 app.command("replay")(commands_replay.replay)
 app.command("convert")(commands_data.convert)
 app.command("backtest")(commands_models.backtest)
@@ -86,9 +87,10 @@ def _user_errors() -> tuple[type[Exception], ...]:
     from streams.files import FileError
     from streams.partition import PartitionerError
     from streams.policy import ReplenishmentError
+    from streams.shop import ShopError
 
     known = (ForecastError, TaskError, SettingsError, ZoneError, ConvertError, FileError, PartitionerError)
-    return (*known, ReplenishmentError, OSError)
+    return (*known, ReplenishmentError, ShopError, OSError)
 
 
 def _sentence(error: Exception) -> str:

@@ -158,8 +158,9 @@ def summary_rows(summary: Mapping[str, Any], timing: Mapping[str, float]) -> lis
         ("time taken", f"{timing['seconds']:.1f} s, {timing['events_per_s']:,.0f} events/s"),
         ("records", f"{summary['records']:,}"),
         *_counts("events", summary["events"]),
-        *_counts("intake", {name: n for name, n in summary["intake"].items() if n}),
-        *_counts("dead letters", letters["by_reason"], sum(letters["by_stage"].values())),
+        ("intake", _parts({name: n for name, n in summary["intake"].items() if n})),
+        *_counts("dead letters", letters["by_stage"]),
+        *(("", f"{count:,}: {reason}") for reason, count in letters["by_reason"].items()),
         ("event time", f"{moment(summary['first_event_ms'] or -1)} to {moment(summary['last_event_ms'] or -1)}"),
         ("series", f"{summary['series']:,} in {summary['shards']} shard{'s' * (summary['shards'] > 1)}"),
         ("forecasts made", f"{made['made']:,}, of these {made['at_close']:,} at {summary['closes']:,} closes"),
@@ -173,17 +174,21 @@ def summary_rows(summary: Mapping[str, Any], timing: Mapping[str, float]) -> lis
     ]
 
 
-def _counts(name: str, counts: Mapping[str, int], total: int | None = None) -> Iterable[tuple[str, str]]:
+def _counts(name: str, counts: Mapping[str, int]) -> Iterable[tuple[str, str]]:
     """A total and its parts, each on a line of its own."""
-    yield name, f"{sum(counts.values()) if total is None else total:,}"
+    yield name, f"{sum(counts.values()):,}"
     for part, count in counts.items():
         yield f"  {part}", f"{count:,}"
 
 
 def _listed(counts: Mapping[str, int], total: int | None = None) -> str:
     """A total and its parts on one line."""
-    parts = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    parts = _parts(counts)
     return f"{sum(counts.values()) if total is None else total:,}" + (f" ({parts})" if parts else "")
+
+
+def _parts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
 def _figure(value: float | None, digits: int) -> str:
