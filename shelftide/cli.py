@@ -31,6 +31,7 @@ app = typer.Typer(
 app.command("demo")(commands_demo.demo)
 app.command("replay")(commands_replay.replay)
 app.command("convert")(commands_data.convert)
+app.command("simulate")(commands_data.simulate)
 app.command("backtest")(commands_models.backtest)
 
 OK, FAILURE, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -83,3 +84,59 @@ def _print_conversion(summary: Mapping[str, Any], *, aside: bool) -> None:
         ("seconds", f"{summary['seconds']:.1f}"),
     ]
     print_table(f"convert {summary['format']}", rows, aside=aside)
+
+
+SimulatedDays = Annotated[int, typer.Option("--days", metavar="N", min=1, max=3650, help="Days the shop lives.")]
+SimulatedItems = Annotated[int, typer.Option("--items", metavar="N", min=1, max=1_000_000, help="Items it sells.")]
+Truth = Annotated[str | None, typer.Option(metavar="FILE", help="File of the truth.", show_default="beside EVENTS")]
+Locations = Annotated[int, typer.Option(metavar="N", min=1, max=3, help="Places it sells from.")]
+Start = Annotated[datetime, typer.Option(metavar="DATE", formats=["%Y-%m-%d"], help="Its first day.")]
+
+
+def simulate(
+    days: SimulatedDays,
+    items: SimulatedItems,
+    out: EventsOut,
+    seed: Seed = 0,
+    truth: Truth = None,
+    locations: Locations = 1,
+    start: Start = datetime(2024, 1, 1),
+    json: Json = False,
+) -> None:
+    """Write the built-in shop as a file of events, with the truth beside it.
+
+    Reads nothing: the shop grows from its seed.
+
+    Writes EVENTS, one event per line in order of arrival (with duplicates, disorder, late events, price faults), and
+    the truth that no event tells: demand that was wanted and sold, faults, promotions, launches. The same options give
+    the same bytes.
+    """
+    if truth is not None and (truth == out or Path(truth) == Path(out)):
+        raise typer.BadParameter("the truth needs a file of its own", param_hint="--truth")
+    from streams.simulate import simulate as write_shop
+
+    started_s = time.perf_counter()
+    with working(f"simulating {items:,} items over {days:,} days"):
+        made = write_shop(days, items, seed, out, truth_out=truth, locations=locations, start=start.date())
+    seconds = time.perf_counter() - started_s
+    summary = made.as_dict() | {"seconds": round(seconds, 3)}
+    aside = out == "-"
+    if json:
+        print_json(summary, aside=aside)
+    else:
+        _print_simulation(summary, aside=aside)
+    if (start + timedelta(days=days)).timestamp() > time.time():
+        note("the last days lie ahead of today: a replay refuses events ahead of this machine's clock")
+
+
+def _print_simulation(summary: Mapping[str, Any], *, aside: bool) -> None:
+    rows = [
+        ("days, items, seed", f"{summary['days']:,}, {summary['items']:,}, {summary['seed']}"),
+        ("records written", f"{summary['records']:,} ({summary['size_bytes'] / 1e6:,.1f} MB before packing)"),
+        *((f"  {name}", f"{count:,}") for name, count in summary["events"].items()),
+        ("truth", summary["truth_out"] or "not written"),
+        *((f"  {name}", f"{count:,}") for name, count in summary["truth"].items()),
+        ("time zone", summary["time_zone"]),
+        ("time taken", f"{summary['seconds']:.1f} s, {summary['records'] / summary['seconds']:,.0f} events/s"),
+    ]
+    print_table("simulate", rows, aside=aside)

@@ -6,6 +6,7 @@ Must not know: what a frame shows. Rule: Ctrl-C ends between two chunks, so that
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -163,5 +164,7 @@ def _write_svg(shop: Demo, path: Path) -> None:
         _environ={},
     )
     canvas.print(picture(shop.frame(), _SVG_COLUMNS, _SVG_ROWS))
+    svg = canvas.export_svg(title="shelftide demo")
+    svg = re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # fonts of the reader, none from the network
     with EventWriter(path) as file:
-        file.write_block(canvas.export_svg(title="shelftide demo").encode())
+        file.write_block(svg.encode())

@@ -37,8 +37,9 @@ REFRESH_MS = HOUR_MS
 """The demo's engine refreshes changed series every hour of event time, not every 15 minutes: nobody could see more."""
 
 _LOW, _MID, _HIGH = (LEVELS.index(level) for level in (0.1, 0.5, 0.9))
-_RECENT = 12  # alerts and triggers remembered for the view
+_RECENT = 500  # alerts and triggers remembered, so that the end of one still knows its beginning
 _CHUNKS_TIMED = 1000
+_LAUNCH_DAYS = 365  # launches spread over a year, so that a shorter run is the beginning of a longer one
 _RATE_S = 2.0  # span over which events a second are counted
 
 Phase = Literal["warm-up", "live"]
@@ -75,7 +76,7 @@ class ItemView:
     history
         Demand per closed day, oldest first; None before the item was on sale.
     observed
-        Demand of today so far.
+        Demand of today that the forecast has seen.
     low, median, high
         Quantiles .1, .5, .9 per day, step 1 is today.
     available
@@ -94,7 +95,7 @@ class ItemView:
 
 @dataclass(frozen=True, slots=True)
 class AlertView:
-    """The newest revision of an alert; ``what`` is the item's title, or how many lines are hit."""
+    """The newest revision of an alert; ``what`` is the item's title, or how many price lines are hit and by what."""
 
     at: datetime
     status: str
@@ -173,7 +174,7 @@ class Demo:
     def __init__(self, config: DemoConfig, clock: Callable[[], float] | None = None) -> None:
         self.config = config
         self.total_days = config.warm_up_days + config.days
-        self.shop = Shop(config.items, config.seed, days=self.total_days)
+        self.shop = Shop(config.items, config.seed, days=max(_LAUNCH_DAYS, self.total_days))
         self.titles = dict(zip(self.shop.items.sku, self.shop.items.title, strict=True))
         self._clock = clock
         # The machine's clock does not matter here: the shop lives in its own time.
@@ -225,6 +226,7 @@ class Demo:
     def _play(self, records: list[bytes]) -> None:
         began_s = self._clock() if self._clock else 0.0
         outputs = self.player.feed(records)
+        self.player.publish_due()
         if self._clock:
             ended_s = self._clock()
             self._chunk_s.append(ended_s - began_s)
@@ -260,7 +262,7 @@ class Demo:
 
     def _see_alert(self, value: dict[str, Any]) -> None:
         members = value.get("items")
-        what = self._title(value["sku"]) if members is None else f"{len(members)} price lines"
+        what = self._title(value["sku"]) if members is None else _lines_hit(len(members), value.get("cause", ""))
         expected, impact = value.get("expected") or {}, value["impact"]
         key, over = value["fingerprint"], value["status"] == "resolved"
         known = self._alerts.pop(key, None)  # the newest stands last
@@ -343,7 +345,7 @@ class Demo:
             sku=key[0],
             title=self._title(key[0]),
             history=[None] * blank + demand[blank:],
-            observed=float(self.engine.panes.observed(at, zone.open)[0]),
+            observed=float(forecasts.observed[row]),
             low=quantiles[:, _LOW].tolist(),
             median=quantiles[:, _MID].tolist(),
             high=quantiles[:, _HIGH].tolist(),
@@ -377,6 +379,10 @@ def _hour_starts(arrival_ms: npt.NDArray[np.int64]) -> list[int]:
     """Rows at which a new hour of arrival begins, the first row left out."""
     starts: list[int] = (np.flatnonzero(np.diff(arrival_ms // HOUR_MS)) + 1).tolist()
     return starts
+
+
+def _lines_hit(count: int, cause: str) -> str:
+    return f"{count} price line{'s' * (count != 1)}, {cause.replace('_', ' ')}"
 
 
 def _remember(views: dict[str, Any], is_open: dict[str, bool], key: str, *, standing: bool) -> None:

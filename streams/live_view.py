@@ -21,9 +21,10 @@ SOLD, TODAY, BAND, MEDIAN = "#5f9fd7", "#afdfff", "#34506b", "#ffcf5f"
 """Colours of the charts: past demand, today so far, the 80 % interval, the median."""
 _SEVERITY = {"critical": "bold #ff5f5f", "warning": "#ffaf5f", "info": "#87afff"}
 _URGENCY = {"critical": "bold #ff5f5f", "high": "#ffaf5f", "normal": "#87afff"}
+_STANDING = ("open", "updated")
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 _BORDER = "#5f6f7f"
-_WIDE = 100
+_WIDE = 112
 """Columns from which demand and decisions stand side by side."""
 
 
@@ -33,20 +34,21 @@ def picture(frame: Frame, width: int, height: int) -> RenderableType:
     chart_rows = 4 if height >= 45 else 3
     if width >= _WIDE:
         return Group(_headline(frame, width), _side_by_side(frame, width, body, chart_rows))
-    lists = 0 if body < 20 else 10
+    lists = 0 if body < 20 else 11
     items = frame.items[: max(1, (body - lists - 2) // (chart_rows + 1))]
     parts: list[RenderableType] = [_demand(items, width, chart_rows)]
     if lists:
-        left = body - (2 + (chart_rows + 1) * len(items))
+        left = body - 1 - (2 + (chart_rows + 1) * max(1, len(items)))
         parts += [_alerts(frame, left // 2), _triggers(frame, left - left // 2)]
+        parts.append(_one_line([figure for row in _figures(frame) for figure in row]))
     return Group(_headline(frame, width), *parts)
 
 
 def _side_by_side(frame: Frame, width: int, body: int, chart_rows: int) -> RenderableType:
     items = frame.items[: max(1, (body - 2) // (chart_rows + 1))]
-    per_day = 3 if width >= 150 else 2 if width >= 112 else 1
+    per_day = 3 if width >= 150 else 2
     left = 4 + HISTORY_DAYS + 1 + AHEAD_DAYS * per_day
-    figures = _figures(frame)
+    figures = _panel("Accuracy and engine", "", _lines([_one_line(row) for row in _figures(frame)]), 5)
     rows = max(8, (2 + (chart_rows + 1) * max(1, len(items))) - 5)
     alerts = 2 + 2 * max(1, (rows // 2 - 2) // 2)
     grid = Table.grid(expand=True)
@@ -111,7 +113,7 @@ def _item_title(item: ItemView, width: int) -> Text:
     expected = f"{item.median[0]:,.0f} ({item.low[0]:,.0f}–{item.high[0]:,.0f})"
     stock = "" if item.available is None else f"  stock {item.available:,.0f}"
     right = Text.assemble(
-        (f"{item.observed:,.0f}", f"bold {TODAY}"), (" of ", "dim"), (expected, MEDIAN), (stock, "dim")
+        (f"{item.observed:,.0f}", f"bold {TODAY}"), (" sold of ", "dim"), (expected, MEDIAN), (stock, "dim")
     )
     title = Text(item.title, style="bold")
     title.truncate(max(8, width - right.cell_len - 2), overflow="ellipsis")
@@ -207,14 +209,17 @@ def _triggers(frame: Frame, height: int) -> Panel:
     table.add_column(width=11)
     table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     table.add_column(justify="right", no_wrap=True)
-    for trigger in frame.triggers[: height - 2]:
+    standing, over = ([t for t in frame.triggers if (t.status in _STANDING) == wanted] for wanted in (True, False))
+    rows = max(1, height - 2)
+    shown = standing[: max(1, rows - min(len(over), rows // 4))]
+    for trigger in [*shown, *over[: rows - len(shown)]]:
         table.add_row(*_trigger_cells(trigger))
     content = table if frame.triggers else None
     return _panel("Replenishment triggers", f"{frame.triggers_open:,} open", content, height)
 
 
 def _trigger_cells(trigger: TriggerView) -> tuple[Text, ...]:
-    over = trigger.status not in ("open", "updated")
+    over = trigger.status not in _STANDING
     style = "dim" if over else _URGENCY.get(trigger.urgency, "")
     by = datetime.fromisoformat(trigger.order_by)
     return (
@@ -226,16 +231,24 @@ def _trigger_cells(trigger: TriggerView) -> tuple[Text, ...]:
     )
 
 
-def _figures(frame: Frame) -> Panel:
+def _figures(frame: Frame) -> list[list[tuple[str, str]]]:
+    """Names and values, three rows of them."""
     scores = frame.scores["overall"]
     letters = ", ".join(f"{stage} {count:,}" for stage, count in frame.dead_letters.items()) or "none"
-    first = [("WQL", _number(scores["wql"], 3)), ("80 % interval covers", _percent(scores["coverage80"]))]
-    second = [("dead letters", letters)]
+    rows = [
+        [("WQL", _number(scores["wql"], 3)), ("80 % interval covers", _percent(scores["coverage80"]))],
+        [("forecasts scored", f"{scores['outcomes']:,}"), ("dead letters", letters)],
+    ]
     if frame.pace:
         p50, p99 = frame.pace.chunk_p50_ms, frame.pace.chunk_p99_ms
-        second.insert(0, ("an hour of events takes", f"{p50:.1f} ms, p99 {p99:.1f}"))
-    lines = [Text("   ").join(Text.assemble((f"{n} ", "dim"), (v, "bold")) for n, v in row) for row in (first, second)]
-    return _panel("Accuracy and engine", f"{scores['outcomes']:,} forecasts scored", _lines(lines), 4)
+        rows.insert(1, [("chunk (an hour) p50", f"{p50:.1f} ms"), ("p99", f"{p99:.1f} ms")])
+    return rows
+
+
+def _one_line(figures: Sequence[tuple[str, str]]) -> Text:
+    line = Text("  ").join(Text.assemble((f"{name} ", "dim"), (value, "bold")) for name, value in figures)
+    line.no_wrap, line.overflow = True, "ellipsis"
+    return line
 
 
 def _lines(lines: Sequence[Text]) -> RenderableType | None:
@@ -245,7 +258,7 @@ def _lines(lines: Sequence[Text]) -> RenderableType | None:
 
 
 def _panel(title: str, aside: str, content: RenderableType | None, height: int) -> Panel:
-    heading = Text.assemble((title, "bold"), (f"  {aside}", "dim"))
+    heading = Text.assemble((title, "bold"), (f"  {aside}" if aside else "", "dim"))
     shown = Text("none yet", style="dim") if content is None else content
     return Panel(shown, title=heading, title_align="left", height=max(3, height), border_style=_BORDER)
 

@@ -155,7 +155,7 @@ class Replay:
         self._partitioner = Partitioner(config.partitioner, config.shards)
         self._grid = 0
         self._last: dict[tuple[int, str], list[ForecastSet]] = {}
-        self._first_ms, self._newest_ms = 0, 0
+        self._first_ms, self._newest_ms, self._tick_ms = 0, 0, 0
 
     def feed(self, values: Sequence[bytes | None]) -> list[Outputs]:
         """Play one chunk of records; what the shards gave comes back for those who watch."""
@@ -164,12 +164,17 @@ class Replay:
         self.counts["events"] += len(batch)
         if len(batch):
             batch.tick_ms[:] = self._clock.ticks(batch.time_ms)
+            self._tick_ms = int(batch.tick_ms[-1])
             self._first_ms = self._first_ms or int(batch.time_ms[0])
             self._newest_ms = max(self._newest_ms, int(batch.time_ms.max()))
         early = Outputs(
             dead_letters=[(d.row, dead_letter(d.value, d.key, d.stage, d.reason, d.field)) for d in letters]
         )
         return self._emit([early, *self._shards(batch)])
+
+    def publish_due(self) -> None:
+        """Write alerts that are due by now, for those who watch; else the next candidate lets them go, alike."""
+        self._alerts(self.coordinator.tick(self._tick_ms))
 
     def finish(self) -> list[Outputs]:
         """End the replay: waiting candidates go, time passes to ``until_ms``, the last forecasts are written."""
