@@ -75,7 +75,11 @@ class Buckets:
         self._zone_of = {location: names.index(name) for location, name in location_zones.items()}
         self._lateness_ms = lateness_ms
         self._rates = dict(rates)
-        self.series = Table("facts", panes.max_series, {"first": (np.int32, ()), "zone": (np.uint8, ())})
+        self.series = Table(
+            "facts",
+            panes.max_series,
+            {"first": (np.int32, ()), "zone": (np.uint8, ()), "life": (np.uint8, ())},  # life: owners before this one
+        )
         horizon_ms = width.nominal_ms + lateness_ms + 7 * HOUR_MS  # believed ahead, open, then late
         self._sessions = Dedupe(DedupeConfig(max_ids=5_000_000, horizon_ms=horizon_ms), "sessions")
         self.unconverted = 0
@@ -88,6 +92,13 @@ class Buckets:
         self.series["zone"][slot] = zone
         self.series["first"][slot] = self.zones[zone].zone.bucket_of(time_ms)
         self.series.touch(slot)
+
+    def _reach_back(self, slots: Slots, buckets: I64) -> None:
+        """Let series begin with the earliest bucket that something of theirs fell in, in whatever order it came."""
+        early = buckets < self.series["first"][slots]
+        if early.any():
+            np.minimum.at(self.series["first"], slots[early], buckets[early])
+            self.series.touch(slots[early])
 
     def begun(self, slots: Slots, bucket: int) -> npt.NDArray[np.bool_]:
         """Tell which series had begun by a bucket."""
@@ -148,6 +159,7 @@ class Buckets:
         if clicks.any():
             self._click(batch, rows, slots, buckets, clicks, watermark_ms)
         changed = flow & (kind != Kind.ORDER_RETURNED)
+        self._reach_back(slots[changed], buckets[changed])
         self._rederive(slots[changed], buckets[changed])
 
     def _order(self, batch: EventBatch, rows: slice, slots: Slots, buckets: I64, own: npt.NDArray[np.bool_]) -> None:
@@ -203,9 +215,10 @@ class Buckets:
             own = clicks & (kind == code)
             if own.any():
                 self.panes.add(channel, slots[own], buckets[own], np.full(int(own.sum()), sign, np.int64))
-        mixed = batch.session[rows][clicks] ^ (
-            (slots[clicks].astype(np.uint64) << np.uint64(32) | buckets[clicks].astype(np.uint64)) * _ODD
-        )
+        at = slots[clicks]
+        life = self.series["life"][at].astype(np.uint64)  # sessions of the slot's last owner are not this one's
+        where = at.astype(np.uint64) << np.uint64(40) | life << np.uint64(32) | buckets[clicks].astype(np.uint64)
+        mixed = batch.session[rows][clicks] ^ (where * _ODD)
         new = self._sessions.first(mixed, watermark_ms)
         self.panes.add("sessions", slots[clicks][new], buckets[clicks][new], np.ones(int(new.sum()), np.int64))
 
@@ -215,6 +228,7 @@ class Buckets:
         first = np.array([state.final for state in self.zones], np.int64)[self.series["zone"][slots]]
         live = (first != UNSET) & (bucket >= first) & (bucket < first + self.panes.config.open_buckets)
         own, bucket = slots[live], bucket[live]
+        self._reach_back(own, bucket)
         self.panes.add("counts", own, bucket, np.ones(len(own), np.int64))
         self.panes.add("outs", own, bucket, out[live].astype(np.int64))
         self._rederive(own, bucket)
@@ -278,7 +292,9 @@ class Buckets:
     def clear(self, slot: int) -> None:
         """Zero a slot's rows."""
         self.panes.clear(slot)
+        life = self.series["life"][slot] + np.uint8(1)
         self.series.clear(slot)
+        self.series["life"][slot] = life
 
     def changes(self, used: int, watermark_ms: int) -> Iterator[Record]:
         """Yield what changed since the last call."""

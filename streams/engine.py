@@ -200,7 +200,10 @@ class Engine:
         if self._facts.series_changed:  # slots were looked up before facts of this batch made or freed series
             slots = self.series.find(batch.sku[rows], batch.location[rows])
         for i in np.flatnonzero((slots < 0) & (kind <= 6)).tolist():
-            slots[i] = self.add_series(batch.sku[start + i], batch.location[start + i], int(batch.time_ms[start + i]))
+            known, at = len(self.series), start + i
+            slots[i] = self.add_series(batch.sku[at], batch.location[at], int(batch.time_ms[at]))
+            if len(self.series) != known:
+                self._facts.born[int(slots[i])] = at
         kept = (slots >= 0) & (kind <= 6)
         if not kept.any():
             return
@@ -263,6 +266,7 @@ class Engine:
         shut = not self.holidays.is_open(state.zone.day_of(state.open), "")
         live = self.series.live()
         promoted = self.buckets.in_zone(live[self.listed.on_promotion(live, at_ms - 1)], zone)
+        promoted = promoted[self.buckets.begun(promoted, state.open)]
         self.panes.add("promo", promoted, np.full(len(promoted), state.open), np.ones(len(promoted), np.uint8))
         slots, _ = self.buckets.close(zone, live, self.listed.price, shut=shut)
         self.refresh.learn_pool(slots, state)

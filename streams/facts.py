@@ -42,6 +42,7 @@ class Facts:
         self._next = 0
         self._batch: EventBatch | None = None
         self.series_changed = False
+        self.born: dict[int, int] = {}  # slot -> row of the flow that made its series in this batch
         self._runs: dict[Kind, Callable[[list[tuple[int, Any]], Outputs], None]] = {
             Kind.PRICE_SET: self._prices,
             Kind.STOCK_COUNTED: self._stock,
@@ -64,6 +65,7 @@ class Facts:
         """Take a batch's facts."""
         self._batch, self._pending, self._next = batch, batch.facts, 0
         self.series_changed = False
+        self.born.clear()
 
     def barriers(self, stop: int) -> Iterator[tuple[int, int]]:
         """Runs of rows before ``stop``, as (first, past the last), of facts that come after flows before them."""
@@ -127,10 +129,10 @@ class Facts:
         if found := engine.prices.process(table, self._about):
             row_of = dict(zip(zip(table.sku, table.event_id, strict=True), batch.row[at].tolist(), strict=True))
             out.candidates.extend((row_of[candidate.sku, candidate.event_id], candidate) for candidate in found)
-        for slot, event, ms in zip(
-            engine.series.find(table.sku, table.location).tolist(), events, time_ms.tolist(), strict=True
-        ):
-            if slot >= 0 and _ms(event.effective_from) <= ms:
+        slots = engine.series.find(table.sku, table.location).tolist()
+        for slot, event, ms, index in zip(slots, events, time_ms.tolist(), at.tolist(), strict=True):
+            # Flows around a price are applied first: a series that one after it made was not there yet.
+            if slot >= 0 and self.born.get(slot, -1) < index and _ms(event.effective_from) <= ms:
                 until_ms = FOREVER_MS if event.effective_until is None else epoch_ms(event.effective_until)
                 engine.listed.set(slot, event.channel, event.price, time_ms=ms, promo=event.promo, until_ms=until_ms)
                 engine.touch(np.array([slot]))

@@ -92,12 +92,15 @@ class Intake:
         whole = batch if self._parked is None else concat([self._parked, batch])
         before_ms = self.clock.ms
         plan = self.clock.plan(_SOURCE[whole.kind], whole.time_ms, whole.tick_ms, whole.sku)
-        self.counts["parked"] += sum(1 for i in plan.parked if i >= waiting)
+        freed = plan.apply[plan.at != plan.apply].tolist()
+        gone = [i for i, _ in plan.given_up]
+        self.counts["parked"] += sum(1 for i in [*plan.parked, *freed, *gone] if i >= waiting)  # all that had to wait
         return self._sort_out(whole, plan, before_ms)
 
     def tick(self, now_ms: int) -> Accepted:
         """Let the shell's clock pass; parked events that it passes come out."""
         whole = concat([]) if self._parked is None else self._parked
+        whole.row[:] = 0  # they came in chunks before: a tick has no row
         before_ms = self.clock.ms
         plan = self.clock.tick(now_ms, _SOURCE[whole.kind], whole.time_ms)
         return self._sort_out(whole, plan, before_ms)
@@ -106,7 +109,7 @@ class Intake:
         """Keep what waits, take out what is late or came before, in the order of the plan."""
         letters = [(int(whole.row[at]), self._give_up(whole, i)) for i, at in plan.given_up]
         self._parked = whole.take(np.array(plan.parked, np.int64)) if plan.parked else None
-        whole, marks = _in_order(whole, plan.apply), plan.watermark_ms
+        whole, marks = _in_order(whole, plan), plan.watermark_ms
         slots = self._series.find(whole.sku, whole.location)
         late = (_SOURCE[whole.kind] >= 0) & (whole.time_ms < marks - self.time.lateness_ms)
         letters += [(int(whole.row[i]), self._late(whole, i, int(marks[i]))) for i in np.flatnonzero(late).tolist()]
@@ -151,11 +154,9 @@ class Intake:
 
     def changes(self) -> Iterator[Record]:
         """Yield the clock, parked events (as they came) and the ids seen since the last call."""
-        parked = [] if self._parked is None else list(self._parked.values)
-        yield (
-            "clock/intake",
-            pack({"clock": self.clock.snapshot(), "counts": dict(self.counts), "parked": parked}),
-        )
+        parked = concat([]) if self._parked is None else self._parked
+        state = {"clock": self.clock.snapshot(), "counts": dict(self.counts)}
+        yield "clock/intake", pack(state | {"parked": list(parked.values), "keys": list(parked.keys)})
         yield from self._dedupe.changes(self.clock.ms)
 
     def discard_changes(self) -> None:
@@ -171,6 +172,7 @@ class Intake:
             self.clock.restore(state["clock"])
             self.counts = Counter(state["counts"])
             parked, _ = decode(state["parked"], clock_ms=_FAR_MS)
+            parked.keys = state["keys"]
             parked.tick_ms[:] = NEVER  # the clock that they saw is in the snapshot
             self._parked = parked if len(parked) else None
 
@@ -178,8 +180,11 @@ class Intake:
 _ODD = np.uint64(0xD6E8FEB86659FD93)  # odd, so that multiplying loses nothing of a SKU's hash
 
 
-def _in_order(whole: EventBatch, order: I64) -> EventBatch:
-    n = len(whole)
-    if len(order) == n and (n == 0 or (order[0] == 0 and order[-1] == n - 1 and (np.diff(order) == 1).all())):
+def _in_order(whole: EventBatch, plan: Plan) -> EventBatch:
+    """Events in the order of the plan; what a later record set free has that one's row."""
+    n, order = len(whole), plan.apply
+    if len(order) == n and (order == np.arange(n)).all() and (plan.at == order).all():
         return whole
-    return whole.take(order)
+    out = whole.take(order)
+    out.row = whole.row[plan.at]
+    return out

@@ -149,7 +149,7 @@ class Refresh:
             is_open=past,
             future_open=self._open_buckets(slots, zone, range(opened, opened + self.horizon)),
             observed=self._panes.observed(slots, opened),
-            elapsed=np.full(rows, max(0.0, min(1 - 1e-6, (as_of_ms - begin) / (end - begin))), np.float32),
+            elapsed=np.full(rows, max(0.0, min(1 - 1e-6, (as_of_ms - begin) / max(1, end - begin))), np.float32),
             day=np.full(rows, zone.zone.day_of(opened), np.int64),
             hour=np.full(rows, zone.zone.hour_of(opened), np.int64),
             season=self._buckets.width.season,

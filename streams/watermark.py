@@ -64,6 +64,8 @@ class Plan:
     ----------
     apply
         Records in the order of application, int64 (M,).
+    at
+        The record at whose arrival each of them was applied: itself, or a later one that set it free, int64 (M,).
     watermark_ms
         The watermark once each of them has been seen, never falling, int64 (M,).
     parked
@@ -73,6 +75,7 @@ class Plan:
     """
 
     apply: I64
+    at: I64
     watermark_ms: I64
     parked: list[int]
     given_up: list[tuple[int, int]]
@@ -121,6 +124,7 @@ class Watermark:
         at, n = len(waiting), len(source)
         ticks = np.maximum.accumulate(np.maximum(tick_ms, self.tick_ms)) if n else tick_ms
         apply: list[I64] = []
+        arrival: list[I64] = []
         marks: list[I64] = []
         given_up: list[tuple[int, int]] = []
         while at < n:
@@ -128,6 +132,7 @@ class Watermark:
             if stop > at:
                 marks.append(self._pass(source[at:stop], time_ms[at:stop], ticks[at:stop]))
                 apply.append(np.arange(at, stop, dtype=np.int64))
+                arrival.append(apply[-1])
                 self._grow_older(stop - at)
                 at = stop
                 continue
@@ -138,6 +143,7 @@ class Watermark:
             released = self._release(waiting, time_ms)
             for i in released:
                 apply.append(np.array([i], np.int64))
+                arrival.append(np.array([at], np.int64))
                 marks.append(self._pass(source[i : i + 1], time_ms[i : i + 1], ticks[at : at + 1]))
             if released:
                 self._unage(1)
@@ -148,10 +154,12 @@ class Watermark:
                 self._parked.append((0, set()))
             else:
                 apply.append(np.array([at], np.int64))
+                arrival.append(apply[-1])
                 marks.append(self._pass(source[at : at + 1], time_ms[at : at + 1], ticks[at : at + 1]))
             at += 1
         empty = np.zeros(0, np.int64)
-        return Plan(np.concatenate([*apply, empty]), np.concatenate([*marks, empty]), waiting, given_up)
+        order, settled = np.concatenate([*apply, empty]), np.concatenate([*arrival, empty])
+        return Plan(order, settled, np.concatenate([*marks, empty]), waiting, given_up)
 
     def tick(self, now_ms: int, source: I8, time_ms: I64) -> Plan:
         """Let the clock pass without a new record; parked records that it passes are believed on its way.
@@ -179,7 +187,9 @@ class Watermark:
                 marks.append(self._pass(source[i : i + 1], time_ms[i : i + 1], np.array([self.tick_ms], np.int64)))
         self._pass(np.array([-1], np.int8), np.zeros(1, np.int64), np.array([max(now_ms, self.tick_ms)], np.int64))
         empty = np.zeros(0, np.int64)
-        return Plan(np.array(order, np.int64), np.concatenate([*marks, empty]), waiting, [])
+        return Plan(
+            np.array(order, np.int64), np.zeros(len(order), np.int64), np.concatenate([*marks, empty]), waiting, []
+        )
 
     # -- stretches without parked or far-ahead records, all at once
 

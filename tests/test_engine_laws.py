@@ -110,11 +110,10 @@ def test_every_accepted_unit_is_in_a_bucket_or_counted_late(seed: int, late: flo
     batch, _ = decode(made, clock_ms=REPLAY.clock_ms)
     batch.tick_ms[:] = START
     placed = int(batch.quantity[batch.kind == 1].sum())
-    engine.process(batch)
-    engine.tick(START + 40 * DAY)
+    letters = engine.process(batch).dead_letters + engine.tick(START + 40 * DAY).dead_letters
     in_panes = float(engine.panes.ring["units"].astype(np.float64).sum())
     late_units = 0
-    for _, letter in Engine(ENGINE).process(decode(made, clock_ms=REPLAY.clock_ms)[0]).dead_letters:
+    for _, letter in letters:
         event = orjson.loads(letter.value or b"")
         late_units += round(event["quantity"] * UNIT) if event["type"] == "order_placed" else 0
     assert round(in_panes * UNIT) + late_units == placed
