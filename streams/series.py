@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from streams.key_index import KeyIndex
 from streams.state import BLOCK_ROWS, Record, pack, unpack
 
 I32 = npt.NDArray[np.int32]
@@ -39,13 +40,13 @@ class SeriesMap:
         self.locations: list[str | None] = []
         self.id_seed = np.zeros(max_series, np.uint64)
         self.refused = 0
-        self._slots: dict[str, int] = {}
+        self._index = KeyIndex()
         self._free: list[int] = []
         self._elsewhere: dict[str, list[str]] = {}  # SKU -> locations other than the default one
         self._touched: set[int] = set()
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return len(self._index)
 
     @property
     def used(self) -> int:
@@ -54,23 +55,20 @@ class SeriesMap:
 
     def find(self, skus: Sequence[str], locations: Sequence[str]) -> I32:
         """Slots of series, int32 (N,), -1 where unknown."""
-        get = self._slots.get
         if locations.count(DEFAULT_LOCATION) == len(skus):
-            return np.fromiter((get(sku, -1) for sku in skus), np.int32, len(skus))
-        keys = (_key(sku, location) for sku, location in zip(skus, locations, strict=True))
-        return np.fromiter((get(key, -1) for key in keys), np.int32, len(skus))
+            return self._index.find(skus)
+        return self._index.find([_key(sku, location) for sku, location in zip(skus, locations, strict=True)])
 
     def slot(self, sku: str, location: str) -> int:
         """Slot of one series, -1 where unknown."""
-        return self._slots.get(_key(sku, location), -1)
+        return int(self._index.find([_key(sku, location)])[0])
 
     def add(self, sku: str, location: str) -> int:
         """Slot of a series, made where it is new; -1 and a count in ``refused`` where the maximum is reached."""
-        key = _key(sku, location)
-        slot = self._slots.get(key, -1)
+        slot = self.slot(sku, location)
         if slot >= 0:
             return slot
-        if len(self._slots) >= self.max_series:
+        if len(self._index) >= self.max_series:
             self.refused += 1
             return -1
         slot = heapq.heappop(self._free) if self._free else self._extend()
@@ -81,7 +79,7 @@ class SeriesMap:
     def free(self, slot: int) -> None:
         """Give a slot back; the caller clears its rows."""
         sku, location = self.key(slot)
-        del self._slots[_key(sku, location)]
+        self._index.drop(_key(sku, location))
         if location != DEFAULT_LOCATION:
             self._elsewhere[sku].remove(location)
             if not self._elsewhere[sku]:
@@ -115,7 +113,7 @@ class SeriesMap:
         return len(self.skus) - 1
 
     def _assign(self, slot: int, sku: str, location: str) -> None:
-        self._slots[_key(sku, location)] = slot
+        self._index.put(_key(sku, location), slot)
         self.skus[slot], self.locations[slot] = sku, location
         self.id_seed[slot] = sku_seed(sku)
         if location != DEFAULT_LOCATION:
