@@ -131,44 +131,38 @@ class Buckets:
                 out[own] = state.zone.bucket(time_ms[own])
         return out
 
-    def apply(
-        self, batch: EventBatch, rows: slice, slots: Slots, kept: npt.NDArray[np.bool_], watermark_ms: int
-    ) -> None:
+    def apply(self, batch: EventBatch, rows: I64, slots: Slots, watermark_ms: int) -> None:
         """Add flow events to their buckets.
 
         Parameters
         ----------
         batch, rows
-            The events; facts among them pass by.
+            The events, and which of them, (N,).
         slots
-            Slot of each, (N,); only those ``kept`` have one.
+            Slot of each, (N,).
         watermark_ms
             The watermark before them: it says how long sessions are remembered.
         """
         kind = batch.kind[rows]
-        buckets = np.zeros(len(kind), np.int64)
-        flow = kept & (kind <= Kind.CART_REMOVED)
-        buckets[flow] = self.bucket(slots[flow], batch.time_ms[rows][flow])
-        placed = flow & (kind == Kind.ORDER_PLACED)
+        buckets = self.bucket(slots, batch.time_ms[rows])
+        placed = kind == Kind.ORDER_PLACED
         if placed.any():
-            self._order(batch, rows, slots, buckets, placed)
-        cancelled = flow & (kind == Kind.ORDER_CANCELLED)
+            self._order(batch, rows[placed], slots[placed], buckets[placed])
+        cancelled = kind == Kind.ORDER_CANCELLED
         if cancelled.any():
-            self._cancel(batch, rows, slots, buckets, cancelled)
-        clicks = flow & (kind >= Kind.ITEM_VIEWED)
+            buckets[cancelled] = self._cancel(batch, rows[cancelled], slots[cancelled], buckets[cancelled])
+        clicks = kind >= Kind.ITEM_VIEWED
         if clicks.any():
-            self._click(batch, rows, slots, buckets, clicks, watermark_ms)
-        changed = flow & (kind != Kind.ORDER_RETURNED)
-        self._reach_back(slots[changed], buckets[changed])
-        self._rederive(slots[changed], buckets[changed])
+            self._click(batch, rows[clicks], slots[clicks], buckets[clicks], watermark_ms)
+        self._rederive(slots, buckets)
 
-    def _order(self, batch: EventBatch, rows: slice, slots: Slots, buckets: I64, own: npt.NDArray[np.bool_]) -> None:
-        s, b, quantity = slots[own], buckets[own], batch.quantity[rows][own]
-        self.panes.add("units", s, b, quantity)
-        self.panes.add("orders", s, b, np.ones(len(s), np.int64))
+    def _order(self, batch: EventBatch, rows: I64, slots: Slots, buckets: I64) -> None:
+        quantity = batch.quantity[rows]
+        self.panes.add("units", slots, buckets, quantity)
+        self.panes.add("orders", slots, buckets, np.ones(len(slots), np.int64))
         # In floats first: a million units at a billion each is beyond int64.
-        revenue = quantity * (batch.price[rows][own] / UNIT) * self._to_base(batch.currency[rows][own])
-        self.panes.add("revenue", s, b, np.rint(np.minimum(revenue, REVENUE_LIMIT)).astype(np.int64))
+        revenue = quantity * (batch.price[rows] / UNIT) * self._to_base(batch.currency[rows])
+        self.panes.add("revenue", slots, buckets, np.rint(np.minimum(revenue, REVENUE_LIMIT)).astype(np.int64))
 
     def _to_base(self, currency: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
         """Units of the base currency per unit of each currency; 0 where no rate is known, which is counted."""
@@ -178,49 +172,40 @@ class Buckets:
         self.unconverted += int((factors == 0).sum())
         return factors
 
-    def _cancel(self, batch: EventBatch, rows: slice, slots: Slots, buckets: I64, own: npt.NDArray[np.bool_]) -> None:
-        """Cancellations go to the bucket of the order they name while it is in the ring, else to their own."""
-        original = batch.original_ms[rows]
-        named = own & (original >= 0)
-        if named.any():
-            target = buckets.copy()
-            target[named] = self.bucket(slots[named], original[named])
-            for i in np.flatnonzero(named).tolist():
-                state = self.zones[int(self.series["zone"][slots[i]])]
-                oldest = state.open - self.panes.config.buckets
-                if target[i] < state.final:
-                    if oldest <= target[i] and target[i] >= int(self.series["first"][slots[i]]):
-                        own[i] = False
-                        week = self._week(state, int(target[i]))
-                        self.panes.correct(int(slots[i]), int(target[i]), week, int(batch.quantity[rows][i]))
-                elif target[i] <= buckets[i]:
-                    buckets[i] = target[i]
-        self.panes.add("cancelled", slots[own], buckets[own], batch.quantity[rows][own])
+    def _cancel(self, batch: EventBatch, rows: I64, slots: Slots, buckets: I64) -> I64:
+        """Cancel in the bucket of the order that is named while it is in the ring, else in the event's own.
 
-    def _click(
-        self,
-        batch: EventBatch,
-        rows: slice,
-        slots: Slots,
-        buckets: I64,
-        clicks: npt.NDArray[np.bool_],
-        watermark_ms: int,
-    ) -> None:
+        The buckets whose sums changed come back.
+        """
+        original, quantity = batch.original_ms[rows], batch.quantity[rows]
+        target, own = buckets.copy(), np.ones(len(rows), np.bool_)
+        named = original >= 0
+        target[named] = self.bucket(slots[named], original[named])
+        for i in np.flatnonzero(named).tolist():
+            state, slot, bucket = self.zones[int(self.series["zone"][slots[i]])], int(slots[i]), int(target[i])
+            in_ring = bucket >= max(state.open - self.panes.config.buckets, int(self.series["first"][slot]))
+            if bucket >= state.final and bucket <= buckets[i]:
+                continue
+            target[i] = buckets[i]
+            if bucket < state.final and in_ring:
+                own[i] = False
+                self.panes.correct(slot, bucket, self._week(state, bucket), int(quantity[i]))
+        self.panes.add("cancelled", slots[own], target[own], quantity[own])
+        return target
+
+    def _click(self, batch: EventBatch, rows: I64, slots: Slots, buckets: I64, watermark_ms: int) -> None:
         kind = batch.kind[rows]
         for code, channel, sign in (
             (Kind.ITEM_VIEWED, "views", 1),
             (Kind.CART_ADDED, "carts", 1),
             (Kind.CART_REMOVED, "carts", -1),
         ):
-            own = clicks & (kind == code)
+            own = kind == code
             if own.any():
                 self.panes.add(channel, slots[own], buckets[own], np.full(int(own.sum()), sign, np.int64))
-        at = slots[clicks]
-        life = self.series["life"][at].astype(np.uint64)  # sessions of the slot's last owner are not this one's
-        where = at.astype(np.uint64) << np.uint64(40) | life << np.uint64(32) | buckets[clicks].astype(np.uint64)
-        mixed = batch.session[rows][clicks] ^ (where * _ODD)
-        new = self._sessions.first(mixed, watermark_ms)
-        self.panes.add("sessions", slots[clicks][new], buckets[clicks][new], np.ones(int(new.sum()), np.int64))
+        places = slots.astype(np.uint64) << np.uint64(32) | buckets.astype(np.uint64)
+        new = self._sessions.first(batch.session[rows] ^ (places * _ODD), watermark_ms)
+        self.panes.add("sessions", slots[new], buckets[new], np.ones(int(new.sum()), np.int64))
 
     def count_stock(self, slots: Slots, time_ms: I64, out: npt.NDArray[np.bool_]) -> None:
         """Note stock counts in their buckets; of a bucket that is final already they say nothing any more."""
@@ -292,7 +277,7 @@ class Buckets:
     def clear(self, slot: int) -> None:
         """Zero a slot's rows."""
         self.panes.clear(slot)
-        life = self.series["life"][slot] + np.uint8(1)
+        life = (int(self.series["life"][slot]) + 1) % 256
         self.series.clear(slot)
         self.series["life"][slot] = life
 

@@ -101,7 +101,9 @@ class ListedPrices:
     --------
     >>> listed = ListedPrices(10)
     >>> listed.set(3, "web", 9.5, time_ms=1000, promo=True)
+    True
     >>> listed.set(3, "trade", 5.0, time_ms=2000)  # another channel
+    False
     >>> listed.price(np.array([3])).tolist(), listed.on_promotion(np.array([3]), 1500).tolist()
     ([9.5], [True])
     """
@@ -127,16 +129,18 @@ class ListedPrices:
 
     def set(
         self, slot: int, channel: str, price: float, *, time_ms: int, promo: bool = False, until_ms: int = FOREVER_MS
-    ) -> None:
-        """Note a published price; prices of other channels and older ones change nothing."""
+    ) -> bool:
+        """Note a published price; True where it changes what is listed. Other channels and older prices do not."""
         code = self._channels.setdefault(channel, min(len(self._channels), 65_535))
         t = self.table
         known_ms = int(t["time_ms"][slot])
         if known_ms and (int(t["channel"][slot]) != code or time_ms < known_ms):
-            return
+            return False
+        before = (float(t["price"][slot]), int(t["promo"][slot]))
         t["price"][slot], t["time_ms"][slot], t["until_ms"][slot] = max(price, 0.0), time_ms, until_ms
         t["promo"][slot], t["channel"][slot] = promo, code
         t.touch(slot)
+        return before != (float(t["price"][slot]), int(t["promo"][slot]))
 
     def price(self, slots: Slots) -> F32:
         """Listed prices, float32 (B,), 0 where unknown."""

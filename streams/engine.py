@@ -43,6 +43,8 @@ from streams.triggers import Trigger
 from streams.watermark import TimeConfig
 
 Slots = npt.NDArray[np.integer[Any]]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,35 +184,40 @@ class Engine:
     # -- 2. events into state
 
     def _apply(self, accepted: Accepted, start: int, stop: int, out: Outputs) -> None:
-        """Apply rows up to ``stop``; flows before a fact that concerns them go first."""
+        """Apply rows up to ``stop``: between facts that change what follows, everything of one kind together."""
         at = start
-        for first, past in list(self._facts.barriers(stop)):
-            self._flows(accepted, at, first)
-            self._facts.apply_until(past, out)
-            at = past
-        self._flows(accepted, at, stop)
-        self._facts.apply_until(stop, out)
+        for barrier in list(self._facts.barriers(stop)):
+            self._together(accepted, at, barrier, out)
+            self._facts.apply_one(barrier, out)
+            at = barrier + 1
+        self._together(accepted, at, stop, out)
 
-    def _flows(self, accepted: Accepted, start: int, stop: int) -> None:
-        if stop <= start:
-            return
-        rows, batch = slice(start, stop), accepted.batch
-        slots = accepted.slots[rows]
-        kind = batch.kind[rows]
+    def _together(self, accepted: Accepted, start: int, stop: int, out: Outputs) -> None:
+        """Apply flows, stock counts and prices: each series sees its own in order, and no other series cares."""
+        counts, prices = self._facts.take(stop)
+        batch, kind = accepted.batch, accepted.batch.kind[start:stop]
+        flow = kind <= Kind.CART_REMOVED
+        count = np.zeros(len(kind), np.bool_)
+        count[np.array(counts, np.int64) - start] = True
+        slots = accepted.slots[start:stop]
         if self._facts.series_changed:  # slots were looked up before facts of this batch made or freed series
-            slots = self.series.find(batch.sku[rows], batch.location[rows])
-        for i in np.flatnonzero((slots < 0) & (kind <= 6)).tolist():
+            slots = self.series.find(batch.sku[start:stop], batch.location[start:stop])
+        for i in np.flatnonzero((slots < 0) & (flow | count)).tolist():
             known, at = len(self.series), start + i
             slots[i] = self.add_series(batch.sku[at], batch.location[at], int(batch.time_ms[at]))
             if len(self.series) != known:
                 self._facts.born[int(slots[i])] = at
-        kept = (slots >= 0) & (kind <= 6)
-        if not kept.any():
-            return
-        self.buckets.apply(batch, rows, slots, kept, int(accepted.watermark_ms[start]))
-        own = slots[kept]
-        self.positions.apply_flows(own, kind[kept], batch.quantity[rows][kept], batch.time_ms[rows][kept])
-        self._dirty[own] = True
+        for flows, counted in _phases(slots, flow & (slots >= 0), count & (slots >= 0)):
+            self._flows(accepted, flows + start, slots[flows])
+            self._facts.stock(counted + start, slots[counted])
+        self._facts.prices(prices, out)
+
+    def _flows(self, accepted: Accepted, rows: Ints, slots: Slots) -> None:
+        if len(rows):
+            batch = accepted.batch
+            self.buckets.apply(batch, rows, slots, int(accepted.watermark_ms[rows[0]]))
+            self.positions.apply_flows(slots, batch.kind[rows], batch.quantity[rows], batch.time_ms[rows])
+            self._dirty[slots] = True
 
     def add_series(self, sku: str, location: str, time_ms: int) -> int:
         """Slot of a series, made where it is new; -1 where the maximum is reached."""
@@ -381,6 +388,22 @@ class Engine:
             self.series.refused = state["refused"]
         else:
             raise SnapshotError(f"state record {key!r} is none of this program's; it was written by a newer one")
+
+
+def _phases(slots: Slots, flow: Bools, count: Bools) -> Iterator[tuple[Ints, Ints]]:
+    """Rows of flows, and of the stock counts after them, such that no series is counted twice in one phase."""
+    counted = slots[count]
+    if not len(counted) or (len(np.unique(counted)) == len(counted) and not np.isin(counted, slots[flow]).any()):
+        yield np.flatnonzero(flow), np.flatnonzero(count)
+        return
+    order = np.argsort(slots, kind="stable")
+    before: Ints = np.cumsum(count[order]) - count[order]  # counts before each row, in the order of slots
+    fresh = np.flatnonzero(np.diff(slots[order], prepend=-2))
+    phase = np.empty(len(slots), np.int64)
+    phase[order] = before - np.repeat(before[fresh], np.diff(fresh, append=len(slots)))
+    for p in range(int(phase[flow | count].max()) + 1):
+        own = phase == p
+        yield np.flatnonzero(flow & own), np.flatnonzero(count & own)
 
 
 def _restore_order(key: str) -> tuple[str, int, str]:

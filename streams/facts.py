@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from streams.catalog import FOREVER_MS, Item
 from streams.events import EventBatch, Kind, epoch_ms
@@ -22,9 +23,9 @@ from streams.series import DEFAULT_LOCATION
 if TYPE_CHECKING:
     from streams.engine import Engine
 
+Ints = npt.NDArray[np.integer[Any]]
+
 _EPOCH_ORDINAL = 719_163  # date(1970, 1, 1).toordinal()
-_HARMLESS = {Kind.PRICE_SET, Kind.COMPETITOR_PRICE_SET, Kind.REVIEW_POSTED}
-"""Facts that read nothing flows write: flows on either side of them may be applied together."""
 
 
 class Facts:
@@ -43,22 +44,14 @@ class Facts:
         self._batch: EventBatch | None = None
         self.series_changed = False
         self.born: dict[int, int] = {}  # slot -> row of the flow that made its series in this batch
-        self._runs: dict[Kind, Callable[[list[tuple[int, Any]], Outputs], None]] = {
-            Kind.PRICE_SET: self._prices,
-            Kind.STOCK_COUNTED: self._stock,
-        }
+        self._counts: dict[int, Any] = {}  # row -> stock count of this batch
         self._handlers: dict[Kind, Callable[[Any, int, Outputs], None]] = {
             Kind.ITEM_DESCRIBED: self._describe,
             Kind.ITEM_RETIRED: self._retire,
             Kind.DAY_DESCRIBED: self._day,
             Kind.ACK: self._ack,
-            Kind.COMPETITOR_PRICE_SET: self._count_only,
-            Kind.REVIEW_POSTED: self._count_only,
-            Kind.PROMOTE: self._count_only,
-            Kind.ROLLBACK: self._count_only,
             Kind.SNOOZE: self._command,
             Kind.ACKNOWLEDGE: self._command,
-            Kind.OVERRIDE: self._count_only,
         }
 
     def begin(self, batch: EventBatch) -> None:
@@ -66,49 +59,44 @@ class Facts:
         self._batch, self._pending, self._next = batch, batch.facts, 0
         self.series_changed = False
         self.born.clear()
+        self._counts.clear()
 
-    def barriers(self, stop: int) -> Iterator[tuple[int, int]]:
-        """Runs of rows before ``stop``, as (first, past the last), of facts that come after flows before them."""
-        first = past = -1
+    def barriers(self, stop: int) -> Iterator[int]:
+        """Rows before ``stop`` of facts that change what everything after them means."""
         for index, event in self._pending[self._next :]:
             if index >= stop:
-                break
-            if event.event_kind in _HARMLESS:
-                continue
-            if index != past:
-                if past >= 0:
-                    yield first, past
-                first = index
-            past = index + 1
-        if past >= 0:
-            yield first, past
+                return
+            if event.event_kind in self._handlers:
+                yield index
 
-    def apply_until(self, stop: int, out: Outputs) -> None:
-        """Apply the facts of rows before ``stop``; neighbours of one kind go together."""
+    def take(self, stop: int) -> tuple[list[int], list[tuple[int, Any]]]:
+        """Rows of stock counts, and prices, before ``stop``; what no decision reads yet is passed over."""
+        counts: list[int] = []
+        prices: list[tuple[int, Any]] = []
         while self._next < len(self._pending) and self._pending[self._next][0] < stop:
-            kind = self._pending[self._next][1].event_kind
-            if kind in self._runs:
-                self._runs[kind](self._run(kind, stop), out)
-            else:
-                index, event = self._pending[self._next]
-                self._next += 1
-                out.row = self._row(index)
-                self._handlers[kind](event, index, out)
-
-    def _run(self, kind: Kind, stop: int) -> list[tuple[int, Any]]:
-        """Take the facts of one kind that follow each other."""
-        start = self._next
-        while self._next < len(self._pending):
             index, event = self._pending[self._next]
-            if index >= stop or event.event_kind != kind:
-                break
             self._next += 1
-        return self._pending[start : self._next]
+            if event.event_kind == Kind.PRICE_SET:
+                prices.append((index, event))
+            elif event.event_kind == Kind.STOCK_COUNTED:
+                counts.append(index)
+                self._counts[index] = event
+        return counts, prices
+
+    def apply_one(self, index: int, out: Outputs) -> None:
+        """Apply the fact of a row that `barriers` named."""
+        event = self._pending[self._next][1]
+        self._next += 1
+        out.row = self._row(index)
+        self._handlers[event.event_kind](event, index, out)
 
     # -- prices
 
-    def _prices(self, rows: list[tuple[int, Any]], out: Outputs) -> None:
+    def prices(self, rows: list[tuple[int, Any]], out: Outputs) -> None:
+        """Judge prices, and list those of known series."""
         batch, engine = self._batch, self._engine
+        if not rows:
+            return
         assert batch is not None  # noqa: S101  begin() came first
         at = np.array([index for index, _ in rows], np.int64)
         events = [event for _, event in rows]
@@ -134,8 +122,10 @@ class Facts:
             # Flows around a price are applied first: a series that one after it made was not there yet.
             if slot >= 0 and self.born.get(slot, -1) < index and _ms(event.effective_from) <= ms:
                 until_ms = FOREVER_MS if event.effective_until is None else epoch_ms(event.effective_until)
-                engine.listed.set(slot, event.channel, event.price, time_ms=ms, promo=event.promo, until_ms=until_ms)
-                engine.touch(np.array([slot]))
+                if engine.listed.set(
+                    slot, event.channel, event.price, time_ms=ms, promo=event.promo, until_ms=until_ms
+                ):
+                    engine.touch(np.array([slot]))
 
     def _about(self, sku: str, location: str) -> LineContext:
         engine = self._engine
@@ -149,19 +139,15 @@ class Facts:
 
     # -- stock and acknowledgements
 
-    def _stock(self, rows: list[tuple[int, Any]], out: Outputs) -> None:
+    def stock(self, rows: Ints, slots: Ints) -> None:
+        """Take stock counts of rows, each of another slot, into positions and buckets."""
         engine, batch = self._engine, self._batch
         assert batch is not None  # noqa: S101  begin() came first
-        at = np.array([index for index, _ in rows], np.int64)
-        time_ms, events = batch.time_ms[at], [event for _, event in rows]
-        slots = engine.series.find([e.sku for e in events], [e.location for e in events])
-        for i in np.flatnonzero(slots < 0).tolist():
-            slots[i] = self._series(events[i].sku, events[i].location, int(time_ms[i]))
-        had = slots >= 0
-        on_hand = np.array([e.on_hand for e in events], np.float64)[had]
-        on_order = np.array([e.on_order for e in events], np.float64)[had]
-        reserved = np.array([e.reserved for e in events], np.float64)[had]
-        slots, time_ms = slots[had], time_ms[had]
+        events = [self._counts[row] for row in rows.tolist()]
+        time_ms = batch.time_ms[rows]
+        on_hand = np.array([e.on_hand for e in events], np.float64)
+        on_order = np.array([e.on_order for e in events], np.float64)
+        reserved = np.array([e.reserved for e in events], np.float64)
         newest = time_ms >= engine.positions.table["counted_ms"][slots]
         engine.touch(slots[engine.positions.count_all(slots, on_hand, on_order, reserved, time_ms)])
         engine.buckets.count_stock(slots[newest], time_ms[newest], on_hand[newest] <= 0)
@@ -227,9 +213,6 @@ class Facts:
 
     def _command(self, event: Any, index: int, out: Outputs) -> None:
         out.candidates.append((out.row, event))
-
-    def _count_only(self, event: Any, index: int, out: Outputs) -> None:
-        """Kept for a later model (reviews, competitors) or another part (models); counted by the caller."""
 
     def _series(self, sku: str, location: str, time_ms: int) -> int:
         known = len(self._engine.series)
