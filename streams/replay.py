@@ -49,6 +49,7 @@ TOPICS = (DEMAND_TOPIC, ALERT_TOPIC, TRIGGER_TOPIC, DEADLETTER_TOPIC)
 
 _MONDAY = 4  # local day numbers of Mondays are 4 more than a multiple of 7: 1970-01-01 was a Thursday
 _FLUSH_MS = 60_000  # beyond the longest wait of a candidate: a replay's end lets those that wait go
+_TO_ALL_SHARDS = {"day_described", "ack", "promote", "rollback", "snooze", "acknowledge"}  # counted once
 _REASON_DIGITS = str.maketrans("0123456789", "##########")
 
 
@@ -291,9 +292,11 @@ class Replay:
         events: Counter[str] = Counter()
         intake: Counter[str] = Counter()
         scores = Scores(self.engines[0].scores.horizons)
-        for engine in self.engines:
-            events.update(engine.counts)
+        for index, engine in enumerate(self.engines):
+            copies = {name: count for name, count in engine.counts.items() if index and name in _TO_ALL_SHARDS}
+            events.update(engine.counts - Counter(copies))
             intake.update(engine.intake.counts)
+            intake["accepted"] -= sum(copies.values())
             intake["parked_now"] += engine.intake.parked
             intake["dedupe_wraps"] += engine.intake.dedupe_wraps
             intake["refused_series_events"] += engine.series.refused
