@@ -43,6 +43,7 @@ _FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.ENOMEM, e
 def main() -> None:
     """Run the program with the arguments of the process, and leave it with an exit code."""
     signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job of a script would ignore it: files must not stay
     sys.exit(run(sys.argv[1:]))
 
 
@@ -106,7 +107,8 @@ def _code(error: Exception) -> int:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError):
-            return FAILURE if cause.errno in _FAILURES else WRONG_INPUT
+            plain = type(cause) is OSError and cause.errno is None  # a library's word that writing failed
+            return FAILURE if plain or cause.errno in _FAILURES else WRONG_INPUT
         cause = cause.__cause__
     return WRONG_INPUT
 

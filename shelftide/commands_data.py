@@ -113,6 +113,8 @@ def simulate(
     """
     if truth is not None and (truth == out or Path(truth) == Path(out)):
         raise typer.BadParameter("the truth needs a file of its own", param_hint="--truth")
+    if not 2000 <= start.year < 2100:
+        raise typer.BadParameter("a shop opens from 2000 to 2099", param_hint="--start")
     from streams.simulate import simulate as write_shop
 
     started_s = time.perf_counter()

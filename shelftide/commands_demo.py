@@ -59,6 +59,8 @@ def demo(
     """
     from streams.demo import Demo, DemoConfig
 
+    if svg is not None and not svg.parent.is_dir():
+        raise typer.BadParameter(f"the folder of {str(svg)!r} does not exist", param_hint="--svg")
     console = stderr() if json else stdout()
     shop = Demo(DemoConfig(items, seed, days, warm_up), None if svg else time.perf_counter)
     pace = (_LIVELY if console.is_terminal and not svg else 0.0) if speed is None else speed
@@ -93,6 +95,8 @@ def _play(shop: Demo, console: Console, speed: float, stopped: Callable[[], bool
             while (wait_s := due_s - time.perf_counter()) > 0 and not stopped():
                 time.sleep(min(wait_s, 1 / _FRAMES_PER_S))
                 show_frame()
+    if svg is not None:  # stopped before noon, or closed that day
+        _write_svg(shop, svg)
 
 
 @contextmanager

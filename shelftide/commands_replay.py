@@ -25,8 +25,8 @@ def _option(text: str, **more: Any) -> Any:
     return typer.Option(help=text, show_default=more.pop("show_default", False), **more)
 
 
-def _setting(text: str, metavar: str | None = None, default: str | bool = False) -> Any:
-    return typer.Option(help=text, metavar=metavar, rich_help_panel=_SHOP, show_default=default)
+def _setting(text: str, metavar: str | None = None, default: str | bool = False, **more: Any) -> Any:
+    return typer.Option(help=text, metavar=metavar, rich_help_panel=_SHOP, show_default=default, **more)
 
 
 Events = Annotated[list[str], typer.Argument(metavar="EVENTS...", help="Files of JSON lines (.zst, .gz); - is stdin.")]
@@ -47,7 +47,7 @@ LocationZone = Annotated[list[str] | None, _setting("Zone of one location; may b
 BaseCurrency = Annotated[str | None, _setting("Currency that revenue is summed in.", "CODE", "EUR")]
 Rate = Annotated[list[str] | None, _setting("Units of the base currency per unit of CODE; may be repeated.", "CODE=X")]
 Bucket = Annotated[_Bucket | None, _setting("Width of the buckets that are forecast.", default="day")]
-MaxSeries = Annotated[int | None, _setting("Series each engine holds at most.", "N", "100000")]
+MaxSeries = Annotated[int | None, _setting("Series each engine holds at most.", "N", "100000", min=1, max=10_000_000)]
 Partitioner = Annotated[_Partitioner | None, _setting("How SKUs spread over shards.", default="murmur2")]
 
 
