@@ -306,7 +306,7 @@ def test_two_events_far_ahead_do_not_move_the_clock_and_three_do() -> None:
 
 
 @pytest.mark.xfail(
-    reason="three events in a row move the replay's clock, facts too: a burst of counts of one wrong clock makes flows late"
+    reason="three events in a row move the replay's clock, facts too: a burst of one wrong clock makes flows late"
 )
 def test_a_burst_of_facts_from_a_wrong_clock_makes_nobody_late(tmp_path: Path) -> None:
     made = [order(NOON + n * MINUTE, sku=f"S{n % 4}") for n in range(30)]

@@ -1,0 +1,65 @@
+"""Sums of scores: their figures by hand, adding in parts, merging, and what is undefined."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from online.scores import SCORE_LEVELS, Scores
+
+QUANTILES = np.array([[0, 1, 2, 3, 4], [5, 5, 5, 5, 5]], np.float32)
+ACTUAL = np.array([3, 0], np.float32)
+
+
+def scored(*parts: slice, horizons: tuple[int, ...] = (1, 7)) -> Scores:
+    scores = Scores(horizons)
+    for part in parts:
+        scores.add(0, QUANTILES[part], ACTUAL[part])
+    return scores
+
+
+def test_figures_are_those_worked_out_by_hand() -> None:
+    found = scored(slice(None)).summary()["overall"]
+    # First row: levels below 3 lose level x gap, those above (1 - level) x gap; second row all 5 too high.
+    losses = [
+        2 * (0.1 * 3 + 0.9 * 5),
+        2 * (0.3 * 2 + 0.7 * 5),
+        2 * (0.5 * 1 + 0.5 * 5),
+        2 * (0.3 * 5),
+        2 * (0.1 * 1 + 0.1 * 5),
+    ]
+    assert found == {
+        "outcomes": 2,
+        "wql": pytest.approx(sum(losses) / 5 / 3, abs=1e-6),
+        "wape": pytest.approx((1 + 5) / 3, abs=1e-6),
+        "bias": pytest.approx((-1 + 5) / 3, abs=1e-6),
+        "coverage80": 0.5,
+    }
+
+
+def test_parts_and_merged_shards_give_the_sums_of_the_whole() -> None:
+    whole = scored(slice(None)).summary()
+    assert scored(slice(0, 1), slice(1, 2)).summary() == whole
+    one = scored(slice(0, 1))
+    one.merge(scored(slice(1, 2)))
+    assert one.summary() == whole
+
+
+def test_a_restored_score_goes_on() -> None:
+    one, other = scored(slice(0, 1)), Scores((1, 7))
+    other.restore(one.snapshot())
+    other.add(0, QUANTILES[1:], ACTUAL[1:])
+    assert other.summary() == scored(slice(None)).summary()
+
+
+def test_horizons_are_kept_apart() -> None:
+    found = scored(slice(None)).summary()["by_horizon"]
+    assert [found[h]["outcomes"] for h in ("1", "7")] == [2, 0]
+
+
+def test_without_demand_the_ratios_are_unknown_and_coverage_is_not() -> None:
+    scores = Scores((1,))
+    assert scores.summary()["overall"] == {"outcomes": 0, "wql": None, "wape": None, "bias": None, "coverage80": None}
+    scores.add(0, np.zeros((4, len(SCORE_LEVELS)), np.float32), np.zeros(4, np.float32))
+    found = scores.summary()["overall"]
+    assert (found["wql"], found["coverage80"]) == (None, 1.0)
