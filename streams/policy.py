@@ -135,6 +135,7 @@ class Policy:
     point: F64
 
     def take(self, rows: Ints) -> Policy:
+        """The same for some rows, in the order asked for."""
         return Policy(
             self.as_of_ms,
             self.slots[rows],
@@ -163,6 +164,7 @@ class Orders:
     down: Bools
 
     def take(self, rows: Ints) -> Orders:
+        """The same for some rows, in the order asked for."""
         return Orders(self.lot[rows], self.pack[rows], self.moq[rows], self.quantity[rows], self.down[rows])
 
 
