@@ -65,7 +65,8 @@ def _side_by_side(frame: Frame, width: int, body: int, chart_rows: int) -> Rende
 
 def _headline(frame: Frame, width: int) -> RenderableType:
     first = Table.grid(expand=True, padding=(0, 1, 0, 0))
-    first.add_column(ratio=1)
+    for ratio in (1, None, None, None):
+        first.add_column(ratio=ratio, no_wrap=True, overflow="ellipsis")
     name = Text.assemble(("shelftide", f"bold {MEDIAN}"), (" demo", "bold"), ("  a simulated shop", "dim"))
     name.no_wrap, name.overflow = True, "ellipsis"
     first.add_row(name, Text(f"{frame.now:%a %d %b %Y %H:%M}", style="bold"), _phase(frame), _bar(frame, width // 8))
@@ -117,7 +118,9 @@ def _item_title(item: ItemView, width: int) -> Text:
     )
     title = Text(item.title, style="bold")
     title.truncate(max(8, width - right.cell_len - 2), overflow="ellipsis")
-    return Text.assemble(title, " " * max(2, width - title.cell_len - right.cell_len), right)
+    line = Text.assemble(title, " " * max(2, width - title.cell_len - right.cell_len), right)
+    line.no_wrap, line.overflow = True, "ellipsis"
+    return line
 
 
 def fan_chart(item: ItemView, rows: int, width: int) -> list[Text]:
@@ -130,22 +133,23 @@ def fan_chart(item: ItemView, rows: int, width: int) -> list[Text]:
     rows
         Lines; each holds eight steps of height.
     width
-        Columns at most; the days ahead are drawn two or three columns wide where there is room.
+        Columns at most; the days ahead are drawn two or three columns wide where there is room, the oldest days of the
+        past are left out where there is not.
 
     Examples
     --------
     >>> item = ItemView("a", "Tea", [0, 4, 8], 2, [2, 0], [4, 2], [8, 4], None)
-    >>> [line.plain for line in fan_chart(item, 1, 5)]
+    >>> [line.plain for line in fan_chart(item, 1, 6)]
     ['▁▄█▂━▁']
     """
-    past = [*item.history, item.observed]
     ahead = len(item.median)
+    past = [*item.history, item.observed][-max(1, width - ahead) :]
     wide = max(1, min(3, (width - len(past)) // max(ahead, 1)))
     top = max([*(value or 0 for value in past), *item.high, 1e-9])
     scale = 8 * rows / top
     lines = []
     for row in range(rows - 1, -1, -1):
-        line = Text(no_wrap=True)
+        line = Text(no_wrap=True, overflow="crop")
         for index, value in enumerate(past):
             filled = round(min(max((value or 0) * scale - 8 * row, 0), 8))
             floor = "▁" if not filled and row == 0 and value is not None else ""  # a day without a sale is seen
