@@ -148,7 +148,7 @@ def scale(events: int, small: bool) -> dict[str, Any]:
 def memory(events: int, small: bool) -> dict[str, Any]:
     """Resident bytes per series, in a process of its own."""
     del events
-    series, days = (2_000, 10) if small else (20_000, 90)
+    series, days = (2_000, 10) if small else (60_000, 86)
     code = f"from load_tests.engine import fill; fill({series}, {days})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)

@@ -8,24 +8,53 @@ wins.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from streams.catalog import FOREVER_MS, Item
+from streams.buckets import Buckets
+from streams.calendar import Holidays
+from streams.catalog import FOREVER_MS, Catalog, Item, ListedPrices
 from streams.events import EventBatch, Kind, epoch_ms
 from streams.outputs import Outputs
-from streams.price_alerts import LineContext
+from streams.positions import Positions
+from streams.price_alerts import LineContext, PriceAlerts
 from streams.price_lines import PriceRows
-from streams.series import DEFAULT_LOCATION
-
-if TYPE_CHECKING:
-    from streams.engine import Engine
+from streams.refresh import Refresh
+from streams.replenishment import Replenishment
+from streams.series import DEFAULT_LOCATION, SeriesMap
+from streams.triggers import Trigger
 
 Ints = npt.NDArray[np.integer[Any]]
 
 _EPOCH_ORDINAL = 719_163  # date(1970, 1, 1).toordinal()
+
+
+class Shard(Protocol):
+    """What facts change: the parts of one engine, and what it does with whole series."""
+
+    series: SeriesMap
+    buckets: Buckets
+    catalog: Catalog
+    listed: ListedPrices
+    holidays: Holidays
+    refresh: Refresh
+    positions: Positions
+    prices: PriceAlerts
+    replenishment: Replenishment
+
+    def add_series(self, sku: str, location: str, time_ms: int) -> int:
+        """Slot of a series, made where it is new; -1 where the maximum is reached."""
+
+    def remove_series(self, slot: int) -> None:
+        """Free the slot of a series."""
+
+    def touch(self, slots: Ints) -> None:
+        """Note that forecasts or decisions of series are out of date."""
+
+    def publish(self, triggers: list[Trigger], out: Outputs) -> None:
+        """Put trigger revisions among the outputs."""
 
 
 class Facts:
@@ -37,7 +66,7 @@ class Facts:
         Whose state is changed.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Shard) -> None:
         self._engine = engine
         self._pending: list[tuple[int, Any]] = []
         self._next = 0
