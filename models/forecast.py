@@ -91,7 +91,7 @@ class ForecastBatch:
     known
         Covariates known for the past and the horizon, per name, float32 (B, T + H), NaN where unknown.
     weeks
-        Demand per week, oldest first, NaN before the series began, float32 (B, W), or None.
+        Demand per whole week, oldest first, NaN before the series began, float32 (B, W), or None.
     """
 
     demand: F32

@@ -269,6 +269,15 @@ class Buckets:
         state.final += 1
         return own, bucket, demand
 
+    def weeks(self, slots: Slots, state: ZoneState) -> npt.NDArray[np.float32]:
+        """Demand of the weeks all of whose days are final, oldest first, NaN before a series began, (B, weeks - 1)."""
+        week = self._week(state, state.final)
+        demand = self.panes.week_demand(slots, week)
+        first, which = np.unique(self.series["first"][slots], return_inverse=True)
+        begun = np.array([self._week(state, int(bucket)) for bucket in first], np.int64)[which]
+        demand[np.arange(-demand.shape[1], 0)[None, :] + week < begun[:, None]] = np.nan
+        return demand
+
     def _week(self, state: ZoneState, bucket: int) -> int:
         return (state.zone.day_of(bucket) + _MONDAY) // 7
 

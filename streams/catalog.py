@@ -97,6 +97,9 @@ class Catalog:
 class ListedPrices:
     """The price a series is listed at: of the channel that priced it first, for channels differ in level.
 
+    The price before the newest is kept too: a bucket closes minutes after its end, and a price of those minutes, such
+    as every price that changes at midnight, is none of its own.
+
     Examples
     --------
     >>> listed = ListedPrices(10)
@@ -104,8 +107,9 @@ class ListedPrices:
     True
     >>> listed.set(3, "trade", 5.0, time_ms=2000)  # another channel
     False
-    >>> listed.price(np.array([3])).tolist(), listed.on_promotion(np.array([3]), 1500).tolist()
-    ([9.5], [True])
+    >>> row = np.array([3])
+    >>> listed.price(row, 1500).tolist(), listed.price(row, 999).tolist(), listed.on_promotion(row, 1500).tolist()
+    ([9.5], [0.0], [True])
     """
 
     def __init__(self, max_series: int) -> None:
@@ -118,6 +122,8 @@ class ListedPrices:
                 "until_ms": (np.int64, ()),
                 "promo": (np.uint8, ()),
                 "channel": (np.uint16, ()),
+                "before": (np.float32, ()),  # the price before
+                "before_until_ms": (np.int64, ()),  # end of its promotion, 0: it was none
             },
         )
         self._channels: dict[str, int] = {}
@@ -137,19 +143,26 @@ class ListedPrices:
         if known_ms and (int(t["channel"][slot]) != code or time_ms < known_ms):
             return False
         before = (float(t["price"][slot]), int(t["promo"][slot]))
+        if time_ms > known_ms:
+            t["before"][slot] = t["price"][slot]
+            t["before_until_ms"][slot] = t["until_ms"][slot] if t["promo"][slot] else 0
         t["price"][slot], t["time_ms"][slot], t["until_ms"][slot] = max(price, 0.0), time_ms, until_ms
         t["promo"][slot], t["channel"][slot] = promo, code
         t.touch(slot)
         return before != (float(t["price"][slot]), int(t["promo"][slot]))
 
-    def price(self, slots: Slots) -> F32:
-        """Listed prices, float32 (B,), 0 where unknown."""
-        prices: F32 = self.table["price"][slots]
+    def price(self, slots: Slots, at_ms: int) -> F32:
+        """Prices listed at an instant, not long ago, float32 (B,), 0 where unknown."""
+        t = self.table
+        prices: F32 = np.where(t["time_ms"][slots] <= at_ms, t["price"][slots], t["before"][slots])
         return prices
 
     def on_promotion(self, slots: Slots, at_ms: int) -> npt.NDArray[np.bool_]:
-        """Tell which series are on an announced promotion at an instant."""
-        on: npt.NDArray[np.bool_] = (self.table["promo"][slots] > 0) & (self.table["until_ms"][slots] > at_ms)
+        """Tell which series were on an announced promotion at an instant, not long ago."""
+        t = self.table
+        newest = np.where(t["promo"][slots] > 0, t["until_ms"][slots], 0)
+        until_ms = np.where(t["time_ms"][slots] <= at_ms, newest, t["before_until_ms"][slots])
+        on: npt.NDArray[np.bool_] = until_ms > at_ms
         return on
 
     def changes(self) -> Iterator[Record]:

@@ -275,7 +275,7 @@ class Engine:
         promoted = self.buckets.in_zone(live[self.listed.on_promotion(live, at_ms - 1)], zone)
         promoted = promoted[self.buckets.begun(promoted, state.open)]
         self.panes.add("promo", promoted, np.full(len(promoted), state.open), np.ones(len(promoted), np.uint8))
-        slots, _ = self.buckets.close(zone, live, self.listed.price, shut=shut)
+        slots, _ = self.buckets.close(zone, live, lambda own: self.listed.price(own, at_ms - 1), shut=shut)
         self.refresh.learn_pool(slots, state)
         self._forecast(zone, slots, at_ms, out, at_close=True)
         self._dirty[slots] = False

@@ -201,6 +201,12 @@ class Panes:
         net: F32 = np.maximum(gross, np.float32(0))
         return net
 
+    def week_demand(self, slots: Slots, week: int) -> F32:
+        """Demand of the whole weeks before a week, oldest first, float32 (B, weeks - 1)."""
+        size = self.config.weeks
+        demand: F32 = self.weeks["demand"][slots][:, (week + np.arange(1, size)) % size]
+        return demand
+
     def observed(self, slots: Slots, bucket: int) -> F32:
         """Demand seen so far in a bucket that is not final, float32 (B,)."""
         at = bucket % self.config.open_buckets

@@ -157,7 +157,7 @@ class Refresh:
             pool=self._pool,
             channels={name: self._channel(name, slots, opened, age) for name in self.channels},
             known=self._known(slots, zone) if self.channels else {},
-            weeks=self._panes.weeks["demand"][slots] if self.channels else None,
+            weeks=self._buckets.weeks(slots, zone) if self.channels else None,
         )
 
     def _channel(self, name: str, slots: Slots, opened: int, age: npt.NDArray[np.int64]) -> F32:

@@ -267,3 +267,11 @@ def test_hours_have_the_same_life() -> None:
     till.take(cancel(NOON + 4 * HOUR, 4, original=NOON), cancel(NOON + 4 * HOUR, 2, original=NOON + 2 * HOUR))
     assert [till.ring("cancelled", hour + n) for n in range(3)] == [4, 0, 2]
     assert week(till, TODAY) == 5 - 4  # of the hours alone that are final
+
+
+def test_a_price_that_starts_at_midnight_belongs_to_the_day_that_begins() -> None:
+    till = Till().take(order(NOON), price(NOON, 5.0))
+    till.take(price(MONDAY + DAY, 4.0, promo=True, effective_until=MONDAY + 2 * DAY), order(MONDAY + DAY + MINUTE))
+    till.take(price(MONDAY + 2 * DAY, 5.0)).tick(NOON + 4 * DAY)
+    assert [till.ring("price", TODAY + n) for n in range(3)] == [5, 4, 5]
+    assert [till.ring("flags", TODAY + n) for n in range(3)] == [0, 1, 0]
