@@ -20,7 +20,7 @@ U64 = npt.NDArray[np.uint64]
 I32 = npt.NDArray[np.int32]
 
 _EMPTY, _DELETED = -1, -2
-_LOAD = 0.5  # linear probing: 1.5 probes for a hit, 2.5 for a miss (Knuth vol. 3, 6.4)
+_LOAD = 0.7  # linear probing: 2.2 probes for a hit, 6 for a miss, which is a new key (Knuth vol. 3, 6.4)
 _SEED_CELLS = 1 << 10
 
 

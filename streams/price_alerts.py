@@ -206,8 +206,8 @@ class PriceAlerts:
     def retire(self, sku: str, time_ms: int, tick_ms: int) -> list[Candidate]:
         """Forget an item's lines and free their slots; open alerts resolve as expired."""
         found = []
-        for slot in sorted(self.lines.of_sku(sku), key=lambda slot: self.lines.keys[slot] or ("", "", "")):
-            line, key = self.lines.load(slot), self.lines.keys[slot]
+        for slot in sorted(self.lines.of_sku(sku), key=lambda slot: self.lines.key(slot) or ("", "", "")):
+            line, key = self.lines.load(slot), self.lines.key(slot)
             if line.open and key is not None:
                 row = _Row(key, 0.0, _text(line.currency), line.currency, False, time_ms, tick_ms, "", -1, -1)
                 found.append(_resolve(line, row, "expired"))

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from streams.key_index import KeyIndex
 from streams.price_rules import MATERIAL, RING, SLIP, SMALLEST, PriceAlertConfig
 from streams.state import BLOCK_ROWS, Fields, Record, Table, pack, unpack
 
@@ -26,6 +27,7 @@ PENDING = RING // 2
 """Most prices of a level that waits to be accepted."""
 
 LineKey = tuple[str, str, str]
+_SEPARATOR = "\x1f"  # no SKU or location holds a control character
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -188,13 +190,13 @@ class PriceLines:
     --------
     >>> lines = PriceLines(PriceAlertConfig(), 100)
     >>> rows = PriceRows.of([("a", "default", "web", 9.99, "GBP", False, t, t, "e", -1, -1) for t in (1, 2, 3)])
-    >>> lines.slots(rows).tolist(), lines.keys[0]
+    >>> lines.slots(rows).tolist(), lines.key(0)
     ([0, 0, 0], ('a', 'default', 'web'))
     """
 
     def __init__(self, config: PriceAlertConfig, max_lines: int) -> None:
         self.max_lines = max_lines
-        self.keys: list[LineKey | None] = []
+        self._texts: list[str | None] = []  # one string a line, where a tuple and a dict would take 200 bytes more
         self.refused = 0
         self._table = Table("lines/rows", max_lines, _fields(config.accept_after))
         self._reach = config.reaches()
@@ -204,16 +206,15 @@ class PriceLines:
         self._floor = np.maximum(1.0 / hard, MATERIAL)
         self._roof = np.where(np.arange(RING + 1) < config.min_accepted, hard, np.minimum(hard, SLIP))
         self._deep = config.deep
-        self._slots: dict[LineKey, int] = {}
+        self._index = KeyIndex()
         self._free: list[int] = []
-        self._names: dict[str, str] = {}
         self._renamed: set[int] = set()
         self._chains: dict[str, list[int]] | None = (
             None  # built when a first item is retired: most shops never pay for it
         )
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return len(self._index)
 
     @property
     def row_bytes(self) -> int:
@@ -222,12 +223,19 @@ class PriceLines:
 
     def slots(self, rows: PriceRows) -> I64:
         """Find the slot of each row, giving new lines one; -1 for lines beyond the maximum. Shape (N,)."""
-        get = self._slots.get
-        found = [get(key, -1) for key in zip(rows.sku, rows.location, rows.channel, strict=True)]
-        slots = np.array(found, np.int64)
+        keys = map(_SEPARATOR.join, zip(rows.sku, rows.location, rows.channel, strict=True))
+        slots = self._index.find(keys).astype(np.int64)
         for row in np.flatnonzero(slots < 0).tolist():
             slots[row] = self._add((rows.sku[row], rows.location[row], rows.channel[row]))
         return slots
+
+    def key(self, slot: int) -> LineKey | None:
+        """SKU, location and channel of a line, None where the slot is free."""
+        text = self._texts[slot]
+        if text is None:
+            return None
+        sku, location, channel = text.split(_SEPARATOR, 2)
+        return sku, location, channel
 
     def of_sku(self, sku: str) -> list[int]:
         """List the slots of an item's lines."""
@@ -235,15 +243,15 @@ class PriceLines:
 
     def release(self, slot: int) -> None:
         """Forget a line, so that its slot can be used again."""
-        key = self.keys[slot]
+        key = self.key(slot)
         if key is None:
             return
         chains = self._chained()
         chains[key[0]].remove(slot)
         if not chains[key[0]]:
             del chains[key[0]]
-        del self._slots[key]
-        self.keys[slot] = None
+        self._index.drop(_SEPARATOR.join(key))
+        self._texts[slot] = None
         heapq.heappush(self._free, slot)
         self._table.clear(slot)
         self._renamed.add(slot // BLOCK_ROWS)
@@ -312,8 +320,9 @@ class PriceLines:
         yield from self._table.changes()
         for block in sorted(self._renamed):
             first = block * BLOCK_ROWS
-            names = {slot: key for slot, key in enumerate(self.keys[first : first + BLOCK_ROWS], first) if key}
-            yield f"lines/names/{block}", pack(list(names.items())) if names else None
+            names = [(slot, self.key(slot)) for slot in range(first, min(first + BLOCK_ROWS, len(self._texts)))]
+            named = [(slot, key) for slot, key in names if key is not None]
+            yield f"lines/names/{block}", pack(named) if named else None
         self._renamed.clear()
 
     def restore(self, key: str, value: bytes | None) -> None:
@@ -322,32 +331,33 @@ class PriceLines:
             self._table.restore(key, value)
             return
         first = int(key.rpartition("/")[2]) * BLOCK_ROWS
-        for slot in range(first, min(first + BLOCK_ROWS, len(self.keys))):
-            if (old := self.keys[slot]) is not None:
-                del self._slots[old]
-                self.keys[slot] = None
+        for slot in range(first, min(first + BLOCK_ROWS, len(self._texts))):
+            if (old := self._texts[slot]) is not None:
+                self._index.drop(old)
+                self._texts[slot] = None
         for slot, (sku, location, channel) in unpack(key, value) if value is not None else []:
             self._name(slot, (sku, location, channel))
-        while self.keys and self.keys[-1] is None:
-            self.keys.pop()
-        self._free = [slot for slot, name in enumerate(self.keys) if name is None]  # ascending: a heap
+        while self._texts and self._texts[-1] is None:
+            self._texts.pop()
+        self._free = [slot for slot, name in enumerate(self._texts) if name is None]  # ascending: a heap
         self._chains = None
 
     def _chained(self) -> dict[str, list[int]]:
         if self._chains is None:
             self._chains = {}
-            for slot, key in enumerate(self.keys):
-                if key is not None:
+            for slot in range(len(self._texts)):
+                if (key := self.key(slot)) is not None:
                     self._chains.setdefault(key[0], []).append(slot)
         return self._chains
 
     def _add(self, key: LineKey) -> int:
-        if (known := self._slots.get(key)) is not None:  # a line that is new in this call, for the second time
+        known = int(self._index.find([_SEPARATOR.join(key)])[0])
+        if known >= 0:  # a line that is new in this call, for the second time
             return known
-        if not self._free and len(self.keys) >= self.max_lines:
+        if not self._free and len(self._texts) >= self.max_lines:
             self.refused += 1
             return -1
-        slot = heapq.heappop(self._free) if self._free else len(self.keys)
+        slot = heapq.heappop(self._free) if self._free else len(self._texts)
         self._name(slot, key)
         self._renamed.add(slot // BLOCK_ROWS)
         if self._chains is not None:
@@ -355,14 +365,10 @@ class PriceLines:
         return slot
 
     def _name(self, slot: int, key: LineKey) -> None:
-        # locations and channels are few: one string object each
-        sku, location, channel = key
-        shared = self._names.setdefault
-        kept = (sku, shared(location, location), shared(channel, channel))
-        while len(self.keys) <= slot:
-            self.keys.append(None)
-        self.keys[slot] = kept
-        self._slots[kept] = slot
+        while len(self._texts) <= slot:
+            self._texts.append(None)
+        self._texts[slot] = text = _SEPARATOR.join(key)
+        self._index.put(text, slot)
 
     def _learn(self, at: I64, price: F64) -> None:
         """Accept one price for each of these lines, all of which know at least one."""

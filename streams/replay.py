@@ -382,8 +382,9 @@ def replay(
                 progress(len(chunk))
         player.finish()
         summary = player.summary()
-        with EventWriter(out / "summary.json") as file:
-            file.write_block(orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n")
+    # Last, once every topic lies whole: a summary stands for a finished replay.
+    with EventWriter(out / "summary.json") as file:
+        file.write_block(orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n")
     return summary
 
 
