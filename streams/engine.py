@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -355,7 +356,12 @@ class Engine:
             If a key is unknown, or a record damaged, of another version or another layout.
         """
         for key in sorted(records, key=_restore_order):
-            self._restore(key, records[key])
+            try:
+                self._restore(key, records[key])
+            except (TypeError, ValueError, LookupError, msgspec.MsgspecError) as error:
+                raise SnapshotError(
+                    f"state record {key!r} is damaged: {error}; restore from another replica"
+                ) from error
         self.series.settle()
 
     def _restore(self, key: str, value: bytes) -> None:
