@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from streams.calendar import HOUR_MS, Width, Zone
+from streams.calendar import Width, Zone
 from streams.dedupe import Dedupe, DedupeConfig
 from streams.events import EventBatch, Kind
 from streams.panes import REVENUE_LIMIT, UNIT, Panes
@@ -80,8 +80,7 @@ class Buckets:
             panes.max_series,
             {"first": (np.int32, ()), "zone": (np.uint8, ()), "life": (np.uint8, ())},  # life: owners before this one
         )
-        horizon_ms = width.nominal_ms + lateness_ms + 7 * HOUR_MS  # believed ahead, open, then late
-        self._sessions = Dedupe(DedupeConfig(max_ids=5_000_000, horizon_ms=horizon_ms), "sessions")
+        self._sessions = Dedupe(DedupeConfig(lateness_ms=lateness_ms), "sessions")
         self.unconverted = 0
 
     # -- series
@@ -154,7 +153,9 @@ class Buckets:
         clicks = kind >= Kind.ITEM_VIEWED
         if clicks.any():
             self._click(batch, rows[clicks], slots[clicks], buckets[clicks], watermark_ms)
-        self._rederive(slots, buckets)
+        changed = kind != Kind.ORDER_RETURNED
+        self._reach_back(slots[changed], buckets[changed])
+        self._rederive(slots[changed], buckets[changed])
 
     def _order(self, batch: EventBatch, rows: I64, slots: Slots, buckets: I64) -> None:
         quantity = batch.quantity[rows]
@@ -203,8 +204,10 @@ class Buckets:
             own = kind == code
             if own.any():
                 self.panes.add(channel, slots[own], buckets[own], np.full(int(own.sum()), sign, np.int64))
-        places = slots.astype(np.uint64) << np.uint64(32) | buckets.astype(np.uint64)
-        new = self._sessions.first(batch.session[rows] ^ (places * _ODD), watermark_ms)
+        life = self.series["life"][slots].astype(np.uint64)  # sessions of the slot's last owner are not this one's
+        places = slots.astype(np.uint64) << np.uint64(40) | life << np.uint64(32) | buckets.astype(np.uint64)
+        newest_ms = int(batch.time_ms[rows].max()) + self.width.nominal_ms  # a session counts until its bucket is final
+        new = self._sessions.first(batch.session[rows] ^ (places * _ODD), watermark_ms, newest_ms)
         self.panes.add("sessions", slots[new], buckets[new], np.ones(int(new.sum()), np.int64))
 
     def count_stock(self, slots: Slots, time_ms: I64, out: npt.NDArray[np.bool_]) -> None:

@@ -127,6 +127,7 @@ class ListedPrices:
             },
         )
         self._channels: dict[str, int] = {}
+        self._channels_written = 0
 
     @property
     def row_bytes(self) -> int:
@@ -168,12 +169,15 @@ class ListedPrices:
     def changes(self) -> Iterator[Record]:
         """Yield what changed."""
         yield from self.table.changes()
-        yield "channels/all", pack(list(self._channels))
+        if len(self._channels) != self._channels_written:
+            self._channels_written = len(self._channels)
+            yield "channels/all", pack(list(self._channels))
 
     def restore(self, key: str, value: bytes | None) -> None:
         """Take over one record."""
         if key == "channels/all":
             names = unpack(key, value) if value is not None else []
             self._channels = {name: i for i, name in enumerate(names)}
+            self._channels_written = len(names)
         else:
             self.table.restore(key, value)

@@ -2,11 +2,11 @@
 
 In: stable 64-bit hashes of (sku, event_id) and the watermark.
 Out: which rows are seen for the first time.
-Must not know: what an event is. Rule: within the horizon and below the stated maximum the answer is exact, apart from
-two different ids of one 64-bit hash (about 1e-6 for 8 million live ids).
+Must not know: what an event is. Rule: until its event is late, and below the stated maximum, an id is known exactly,
+apart from two different ids of one 64-bit hash (about 1e-6 for 8 million live ids).
 
-Entries leave by generations: a new one begins when the current one has covered a whole horizon of event time, and the
-one before is dropped, so an entry lives for one to two horizons. Nothing is deleted in place.
+Entries leave by generations: the older of two is dropped once all its events are late, and the younger takes its place.
+Nothing is deleted in place. With events in time order a generation spans a little more than the lateness.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streams.state import Record, pack, unpack
+from streams.watermark import NEVER
 
 U64 = npt.NDArray[np.uint64]
 
@@ -35,13 +36,12 @@ class DedupeConfig:
     max_ids
         Ids held at most in one generation. Two generations of 8-byte cells are held: 5 million ids fill 8 million
         cells to `_LOAD`, so both take at most 2 x 64 MiB, the 128 MiB per worker of the design.
-    horizon_ms
-        How far the watermark can move between an event and a repeat that is not late yet: an event may be believed six
-        hours ahead of the watermark and counted until it is two hours (and the bound of five minutes) behind.
+    lateness_ms
+        How far behind the watermark an event may be: an older one is late, so its id need not be known any more.
     """
 
     max_ids: int = 5_000_000
-    horizon_ms: int = 8 * 3_600_000 + 300_000
+    lateness_ms: int = 2 * 3_600_000
 
 
 class _Cells:
@@ -98,21 +98,21 @@ class _Cells:
 
 
 class Dedupe:
-    """Tells first sightings from repeats, exactly within the horizon.
+    """Tells first sightings from repeats, exactly until their events are late.
 
     Parameters
     ----------
     config
-        Maximum and horizon.
+        Maximum and lateness.
     name
         First part of the record keys.
 
     Examples
     --------
     >>> seen = Dedupe(DedupeConfig())
-    >>> seen.first(np.array([7, 8, 7], np.uint64), watermark_ms=0).tolist()
+    >>> seen.first(np.array([7, 8, 7], np.uint64), watermark_ms=0, newest_ms=300).tolist()
     [True, True, False]
-    >>> seen.first(np.array([8, 9], np.uint64), watermark_ms=1000).tolist()
+    >>> seen.first(np.array([8, 9], np.uint64), watermark_ms=1000, newest_ms=1300).tolist()
     [False, True]
     """
 
@@ -120,11 +120,12 @@ class Dedupe:
         self.name = name
         self._config = config
         self._young, self._old = _Cells(), _Cells()
-        self._young_since_ms: int | None = None
+        self._young_ms, self._old_ms = NEVER, NEVER  # newest event time in each
         self.wraps = 0
         self._serial = 0
         self._pending: list[U64] = []
-        self._records: list[tuple[str, int]] = []  # key, watermark at writing: what a later deletion needs
+        self._pending_ms = NEVER
+        self._records: list[tuple[str, int]] = []  # key and newest event time: what a later deletion needs
 
     @property
     def ids(self) -> int:
@@ -136,7 +137,7 @@ class Dedupe:
         """Bytes of the cells of both generations."""
         return self._young.cells.nbytes + self._old.cells.nbytes
 
-    def first(self, hashes: U64, watermark_ms: int) -> npt.NDArray[np.bool_]:
+    def first(self, hashes: U64, watermark_ms: int, newest_ms: int) -> npt.NDArray[np.bool_]:
         """Mark the rows whose hash is seen for the first time, and remember them.
 
         Parameters
@@ -145,14 +146,16 @@ class Dedupe:
             Stable hashes in arrival order, shape (N,). 0 is mapped to 1.
         watermark_ms
             The watermark before the first row, epoch ms; it never falls.
+        newest_ms
+            Newest event time among the rows: they are remembered until it is late.
 
         Returns
         -------
         True for first sightings, shape (N,). Of equal hashes in one call the first row wins.
         """
-        self._turn(watermark_ms)
         if not len(hashes):
             return np.zeros(0, np.bool_)
+        self._turn(watermark_ms)
         hashes = np.where(hashes == 0, np.uint64(1), hashes)
         fresh = _first_of_each(hashes)
         fresh[fresh] = ~self._young.contains(hashes[fresh])
@@ -160,36 +163,40 @@ class Dedupe:
         new = hashes[fresh]
         if self._young.count + len(new) > self._config.max_ids:
             self.wraps += 1
-            self._rotate(watermark_ms)
+            self._rotate()
         self._young.insert(new)
+        self._young_ms = max(self._young_ms, newest_ms)
         self._pending.append(new)
+        self._pending_ms = max(self._pending_ms, newest_ms)
         return fresh
 
     def _turn(self, watermark_ms: int) -> None:
-        if self._young_since_ms is None:
-            self._young_since_ms = watermark_ms
-        elif watermark_ms - self._young_since_ms >= self._config.horizon_ms:
-            self._rotate(watermark_ms)
+        """Drop the older generation where all of it is late."""
+        if self._young.count and watermark_ms - self._config.lateness_ms > self._old_ms:
+            self._rotate()
 
-    def _rotate(self, watermark_ms: int) -> None:
+    def _rotate(self) -> None:
         self._old, self._young = self._young, _Cells()
-        self._young_since_ms = watermark_ms
+        self._old_ms, self._young_ms = self._young_ms, NEVER
 
     def changes(self, watermark_ms: int) -> Iterator[Record]:
-        """Yield the ids seen since the last call as one record, and deletions of records past the horizon."""
+        """Yield the ids seen since the last call as one record, and deletions of records that are late by now."""
         new = np.concatenate(self._pending) if self._pending else np.zeros(0, np.uint64)
-        self._pending = []
         if len(new):
             key = f"{self.name}/{self._serial}"
             self._serial += 1
-            self._records.append((key, watermark_ms))
-            yield key, pack({"watermark_ms": watermark_ms, "hashes": new.tobytes()})
-        while self._records and watermark_ms - self._records[0][1] > 2 * self._config.horizon_ms:
-            yield self._records.pop(0)[0], None
+            self._records.append((key, self._pending_ms))
+            yield key, pack({"watermark_ms": watermark_ms, "newest_ms": self._pending_ms, "hashes": new.tobytes()})
+        self._pending, self._pending_ms = [], NEVER
+        late = [key for key, newest_ms in self._records if watermark_ms - self._config.lateness_ms > newest_ms]
+        if late:
+            yield from ((key, None) for key in late)
+            gone = set(late)
+            self._records = [record for record in self._records if record[0] not in gone]
 
     def discard_changes(self) -> None:
         """Forget what `changes` would yield: for a shell that keeps no state."""
-        self._pending = []
+        self._pending, self._pending_ms = [], NEVER
 
     def restore(self, key: str, value: bytes | None) -> None:
         """Take over one record; records must come in the order of their serial numbers."""
@@ -197,10 +204,11 @@ class Dedupe:
             return
         payload = unpack(key, value)
         self._serial = max(self._serial, int(key.partition("/")[2]) + 1)
-        self._records.append((key, payload["watermark_ms"]))
+        self._records.append((key, payload["newest_ms"]))
         self._turn(payload["watermark_ms"])
         hashes = np.frombuffer(payload["hashes"], np.uint64)
         self._young.insert(hashes[~(self._young.contains(hashes) | self._old.contains(hashes))])
+        self._young_ms = max(self._young_ms, payload["newest_ms"])
 
 
 def _first_of_each(hashes: U64) -> npt.NDArray[np.bool_]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from sys import intern
 from typing import Any
 
 import msgspec
@@ -39,7 +40,7 @@ from streams.price_rules import PriceAlertConfig
 from streams.refresh import Refresh
 from streams.replenishment import Replenishment
 from streams.series import SeriesMap
-from streams.state import BLOCK_ROWS, Record, SnapshotError, pack, unpack
+from streams.state import BLOCK_ROWS, Record, SnapshotError, Table, pack, unpack
 from streams.triggers import Trigger
 from streams.watermark import TimeConfig
 
@@ -142,7 +143,7 @@ class Engine:
         self.outcomes = Outcomes(config.max_series, config.panes.open_buckets)
         self.scores = Scores(self.outcomes.horizons)
         self.counts: Counter[str] = Counter()
-        self._dirty = np.zeros(config.max_series, np.bool_)
+        self._dirty = Table("dirty", config.max_series, {"dirty": (np.bool_, ())})
         self._refreshed_ms = 0
         self._facts = Facts(self)
 
@@ -218,13 +219,13 @@ class Engine:
             batch = accepted.batch
             self.buckets.apply(batch, rows, slots, int(accepted.watermark_ms[rows[0]]))
             self.positions.apply_flows(slots, batch.kind[rows], batch.quantity[rows], batch.time_ms[rows])
-            self._dirty[slots] = True
+            self.touch(slots)
 
     def add_series(self, sku: str, location: str, time_ms: int) -> int:
         """Slot of a series, made where it is new; -1 where the maximum is reached."""
         slot = self.series.slot(sku, location)
         if slot < 0:
-            slot = self.series.add(sku, location)
+            slot = self.series.add(sku, intern(location))  # one string for all series of a location
             if slot >= 0:
                 self.buckets.begin(slot, location, time_ms)
                 self.refresh.assign(slot, self.catalog.group(sku))
@@ -232,7 +233,8 @@ class Engine:
 
     def touch(self, slots: Slots) -> None:
         """Note that forecasts or decisions of series are out of date."""
-        self._dirty[slots] = True
+        self._dirty["dirty"][slots] = True
+        self._dirty.touch(slots)
 
     def remove_series(self, slot: int) -> None:
         """Free the slot of a series and zero its rows; its position and trigger were retired before."""
@@ -240,7 +242,7 @@ class Engine:
         self.refresh.clear(slot)
         self.listed.table.clear(slot)
         self.outcomes.clear(slot)
-        self._dirty[slot] = False
+        self._dirty.clear(slot)
         self.series.free(slot)
 
     # -- 3. what the watermark makes due
@@ -279,15 +281,20 @@ class Engine:
         slots, _ = self.buckets.close(zone, live, lambda own: self.listed.price(own, at_ms - 1), shut=shut)
         self.refresh.learn_pool(slots, state)
         self._forecast(zone, slots, at_ms, out, at_close=True)
-        self._dirty[slots] = False
+        self._clean(slots)
+
+    def _clean(self, slots: Slots) -> None:
+        own = slots[self._dirty["dirty"][slots]]
+        self._dirty["dirty"][own] = False
+        self._dirty.touch(own)
 
     def _refresh_changed(self, as_of_ms: int, out: Outputs) -> None:
-        changed = np.flatnonzero(self._dirty[: self.series.used])
+        changed = np.flatnonzero(self._dirty["dirty"][: self.series.used])
         if not len(changed):
             return
         for zone in range(len(self.buckets.zones)):
             self._forecast(zone, self.buckets.in_zone(changed, zone), as_of_ms, out, at_close=False)
-        self._dirty[changed] = False
+        self._clean(changed)
 
     # -- 4. forecasts and what follows from them
 
@@ -335,7 +342,7 @@ class Engine:
         if self.holidays.changed:
             self.holidays.changed = False
             yield "holidays/all", pack(self.holidays.snapshot())
-        yield "dirty/all", pack(np.packbits(self._dirty[:used]).tobytes())
+        yield from self._dirty.changes()
         yield (
             "clock/engine",
             pack({"refreshed_ms": self._refreshed_ms, "counts": dict(self.counts), "scores": self.scores.snapshot(),
@@ -368,8 +375,8 @@ class Engine:
         parts: dict[str, Any] = {
             "series": self.series, "open": self.buckets, "weeks": self.buckets, "closed": self.buckets,
             "facts": self.buckets, "sessions": self.buckets, "dedupe": self.intake, "catalog": self.catalog,
-            "groups": self.catalog, "listed": self.listed, "channels": self.listed, "rates": self.refresh,
-            "pool": self.refresh, "lines": self.prices, "positions": self.positions, "flows": self.positions,
+            "dirty": self._dirty, "groups": self.catalog, "listed": self.listed, "channels": self.listed,
+            "rates": self.refresh, "pool": self.refresh, "lines": self.prices, "positions": self.positions, "flows": self.positions,
             "sources": self.positions, "triggers": self.replenishment, "retired": self.replenishment,
             "reorders": self.replenishment,
         }  # fmt: skip
@@ -384,9 +391,6 @@ class Engine:
             self.intake.restore(key, value)
         elif key == "clock/zones":
             self.buckets.restore(key, value)
-        elif key == "dirty/all":
-            bits = np.unpackbits(np.frombuffer(unpack(key, value), np.uint8))
-            self._dirty[: len(bits)] = bits[: len(self._dirty)]
         elif key == "clock/engine":
             state = unpack(key, value)
             self._refreshed_ms, self.counts = state["refreshed_ms"], Counter(state["counts"])

@@ -136,7 +136,9 @@ class Intake:
         known = whole.time_ms >= marks - self.time.lateness_ms
         fresh = np.ones(len(whole), np.bool_)
         asked = keep & known
-        fresh[asked] = self._dedupe.first(whole.id_hash[asked] ^ (seeds[asked] * _ODD), before_ms)
+        fresh[asked] = self._dedupe.first(
+            whole.id_hash[asked] ^ (seeds[asked] * _ODD), before_ms, int(whole.time_ms[asked].max(initial=NEVER))
+        )
         return fresh[keep]
 
     def _late(self, whole: EventBatch, i: int, watermark_ms: int) -> Output:

@@ -85,6 +85,7 @@ class Refresh:
         self._panes: Panes = buckets.panes
         self.table = Table("rates", series.max_series, {"group": (np.int32, ()), "per_day": (np.float32, ())})
         self._pool: Pool | None = None
+        self._pool_changed = False
 
     def assign(self, slot: int, group: int) -> None:
         """Note the category of a series, -1 for none."""
@@ -102,6 +103,7 @@ class Refresh:
             return
         step = -(-len(slots) // POOL_ROWS)
         batch = self.batch(slots[::step], zone, zone.zone.start_ms(zone.open))
+        self._pool_changed = True
         self._pool = pool_of(batch, len(self._catalog.groups))
 
     def run(self, slots: Slots, zone: ZoneState, as_of_ms: int, *, at_close: bool) -> Iterator[Refreshed]:
@@ -205,7 +207,8 @@ class Refresh:
     def changes(self) -> Iterator[Record]:
         """Yield what changed since the last call."""
         yield from self.table.changes()
-        if self._pool is not None:
+        if self._pool is not None and self._pool_changed:
+            self._pool_changed = False
             yield "pool/all", pack({"shape": self._pool.quantiles.shape, "quantiles": self._pool.quantiles.tobytes()})
 
     def restore(self, key: str, value: bytes | None) -> None:

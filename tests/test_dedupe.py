@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from streams.dedupe import Dedupe, DedupeConfig
 
-HORIZON = 100
+LATENESS = 100
 IDS = st.integers(0, 40)
 BATCHES = st.lists(st.tuples(st.lists(IDS, max_size=12), st.integers(0, 60)), max_size=25)
 
@@ -18,14 +18,15 @@ def hashes(ids: list[int]) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
     return np.array(ids, np.uint64)
 
 
-def first_of(seen: Dedupe, ids: list[int], watermark_ms: int = 0) -> list[bool]:
-    return [bool(new) for new in seen.first(hashes(ids), watermark_ms)]
+def first_of(seen: Dedupe, ids: list[int], watermark_ms: int = 0, ahead_ms: int = 0) -> list[bool]:
+    """Answers for events as old as the watermark, or ahead of it."""
+    return [bool(new) for new in seen.first(hashes(ids), watermark_ms, watermark_ms + ahead_ms)]
 
 
 @settings(max_examples=150, deadline=None)
 @given(batches=BATCHES)
-def test_within_the_horizon_the_answer_is_that_of_a_set(batches: list[tuple[list[int], int]]) -> None:
-    seen, oracle, now = Dedupe(DedupeConfig(horizon_ms=10**9)), set[int](), 0
+def test_until_events_are_late_the_answer_is_that_of_a_set(batches: list[tuple[list[int], int]]) -> None:
+    seen, oracle, now = Dedupe(DedupeConfig(lateness_ms=10**9)), set[int](), 0
     for ids, step in batches:
         now += step
         expected = []
@@ -38,10 +39,10 @@ def test_within_the_horizon_the_answer_is_that_of_a_set(batches: list[tuple[list
 
 @settings(max_examples=150, deadline=None)
 @given(batches=BATCHES, commits=st.sets(st.integers(0, 25)), crash=st.integers(0, 25))
-def test_across_generations_and_restores_an_id_lives_for_one_to_two_horizons(
+def test_across_generations_and_restores_an_id_is_known_until_its_event_is_late(
     batches: list[tuple[list[int], int]], commits: set[int], crash: int
 ) -> None:
-    config = DedupeConfig(horizon_ms=HORIZON)
+    config = DedupeConfig(lateness_ms=LATENESS)
     seen, topic, now = Dedupe(config), dict[str, bytes | None](), 0
     last: dict[int, int] = {}  # id -> watermark at its newest first sighting
     for number, (ids, step) in enumerate(batches):
@@ -49,7 +50,7 @@ def test_across_generations_and_restores_an_id_lives_for_one_to_two_horizons(
         answers = first_of(seen, ids, now)
         for one, new in zip((max(i, 1) for i in ids), answers, strict=True):
             age = now - last.get(one, -(10**9))
-            if age < HORIZON:
+            if age <= LATENESS:
                 assert not new
             if new:
                 last[one] = now
@@ -61,20 +62,31 @@ def test_across_generations_and_restores_an_id_lives_for_one_to_two_horizons(
                 seen.restore(key, topic[key])
 
 
-def test_ids_are_forgotten_after_two_horizons() -> None:
-    seen = Dedupe(DedupeConfig(horizon_ms=HORIZON))
+def test_ids_are_forgotten_a_generation_after_their_events_are_late() -> None:
+    seen = Dedupe(DedupeConfig(lateness_ms=LATENESS))
     first_of(seen, [5], 0)
-    first_of(seen, [6], HORIZON)
-    assert first_of(seen, [5], 2 * HORIZON - 1) == [False]
-    assert first_of(seen, [5], 2 * HORIZON) == [True]
+    first_of(seen, [6], LATENESS + 1)  # 5 moves to the older generation, which is late as a whole at the next turn
+    assert first_of(seen, [7], LATENESS + 1) == [True]
+    assert seen.ids <= 3
+    first_of(seen, [8], 3 * LATENESS)
+    first_of(seen, [9], 5 * LATENESS)
+    assert first_of(seen, [5], 5 * LATENESS) == [True]
+
+
+def test_an_event_far_ahead_is_known_until_it_is_late_itself() -> None:
+    seen = Dedupe(DedupeConfig(lateness_ms=LATENESS))
+    first_of(seen, [5], 0, ahead_ms=1000)
+    for at in range(50, 1000 + LATENESS, 50):
+        first_of(seen, [10_000 + at], at)
+        assert first_of(seen, [5], at, ahead_ms=1000 - at) == [False], at
 
 
 def test_growth_keeps_every_id_and_the_cells_at_most_six_tenths_full() -> None:
     rng = np.random.default_rng(1)
     ids = rng.integers(0, 2**63, 200_000).astype(np.uint64)
     seen = Dedupe(DedupeConfig())
-    assert seen.first(ids, 0).all()
-    assert not seen.first(ids[::-1], 1).any()
+    assert seen.first(ids, 0, 0).all()
+    assert not seen.first(ids[::-1], 1, 1).any()
     assert seen.ids == len(ids)
     assert seen.ids * 8 / 0.6 <= seen.memory_bytes <= 2 * seen.ids * 8 / 0.6 + 2**16
 
@@ -82,12 +94,12 @@ def test_growth_keeps_every_id_and_the_cells_at_most_six_tenths_full() -> None:
 def test_neighbouring_hashes_that_fill_each_others_cells_are_told_apart() -> None:
     crowded = np.arange(1, 50_001, dtype=np.uint64) << np.uint64(40)  # low bits alike
     seen = Dedupe(DedupeConfig())
-    assert seen.first(crowded[::2], 0).all()
-    assert seen.first(crowded, 0).tolist() == [n % 2 == 1 for n in range(50_000)]
+    assert seen.first(crowded[::2], 0, 0).all()
+    assert seen.first(crowded, 0, 0).tolist() == [n % 2 == 1 for n in range(50_000)]
 
 
 def test_a_full_generation_wraps_and_says_so() -> None:
-    seen = Dedupe(DedupeConfig(max_ids=10, horizon_ms=10**9))
+    seen = Dedupe(DedupeConfig(max_ids=10, lateness_ms=10**9))
     first_of(seen, list(range(1, 11)))
     assert seen.wraps == 0
     first_of(seen, [11])
@@ -104,14 +116,14 @@ def test_five_million_ids_in_both_generations_stay_within_128_mib() -> None:
 
 
 def test_records_hold_what_is_new_and_are_deleted_when_nobody_can_need_them() -> None:
-    seen = Dedupe(DedupeConfig(horizon_ms=HORIZON))
+    seen = Dedupe(DedupeConfig(lateness_ms=LATENESS))
     first_of(seen, [1, 2, 1])
     assert [key for key, _ in seen.changes(0)] == ["dedupe/0"]
     assert list(seen.changes(1)) == []
     first_of(seen, [3], 50)
     assert [key for key, _ in seen.changes(50)] == ["dedupe/1"]
-    assert list(seen.changes(2 * HORIZON)) == []
-    assert list(seen.changes(2 * HORIZON + 1)) == [("dedupe/0", None)]
+    assert list(seen.changes(LATENESS)) == []
+    assert list(seen.changes(LATENESS + 1)) == [("dedupe/0", None)]
 
 
 def test_a_batch_of_nothing_changes_nothing() -> None:
