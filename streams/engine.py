@@ -376,8 +376,9 @@ class Engine:
             "series": self.series, "open": self.buckets, "weeks": self.buckets, "closed": self.buckets,
             "facts": self.buckets, "sessions": self.buckets, "dedupe": self.intake, "catalog": self.catalog,
             "dirty": self._dirty, "groups": self.catalog, "listed": self.listed, "channels": self.listed,
-            "rates": self.refresh, "pool": self.refresh, "lines": self.prices, "positions": self.positions, "flows": self.positions,
-            "sources": self.positions, "triggers": self.replenishment, "retired": self.replenishment,
+            "rates": self.refresh, "pool": self.refresh, "lines": self.prices, "positions": self.positions,
+            "flows": self.positions, "sources": self.positions,
+            "triggers": self.replenishment, "retired": self.replenishment,
             "reorders": self.replenishment,
         }  # fmt: skip
         name = key.partition("/")[0]
