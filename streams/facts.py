@@ -8,6 +8,7 @@ wins.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from sys import intern
 from typing import Any, Protocol
 
 import numpy as np
@@ -130,10 +131,12 @@ class Facts:
         at = np.array([index for index, _ in rows], np.int64)
         events = [event for _, event in rows]
         time_ms = batch.time_ms[at]
+        slots = engine.series.find([e.sku for e in events], [e.location for e in events]).tolist()
         table = PriceRows(
-            sku=[e.sku for e in events],
-            location=[e.location for e in events],
-            channel=[e.channel for e in events],
+            # A line keeps its key: of a known series the same string, not one more.
+            sku=[engine.series.skus[s] or e.sku if s >= 0 else e.sku for s, e in zip(slots, events, strict=True)],
+            location=[intern(e.location) for e in events],
+            channel=[intern(e.channel) for e in events],
             price=np.array([e.price for e in events], np.float64),
             currency=[e.currency for e in events],
             promo=np.array([e.promo for e in events], np.bool_),
@@ -146,7 +149,6 @@ class Facts:
         if found := engine.prices.process(table, self._about):
             row_of = dict(zip(zip(table.sku, table.event_id, strict=True), batch.row[at].tolist(), strict=True))
             out.candidates.extend((row_of[candidate.sku, candidate.event_id], candidate) for candidate in found)
-        slots = engine.series.find(table.sku, table.location).tolist()
         for slot, event, ms, index in zip(slots, events, time_ms.tolist(), at.tolist(), strict=True):
             # Flows around a price are applied first: a series that one after it made was not there yet.
             if slot >= 0 and self.born.get(slot, -1) < index and _ms(event.effective_from) <= ms:
@@ -192,11 +194,12 @@ class Facts:
         item = Item(
             described_ms=time_ms,
             title=event.title,
-            category=event.category or "",
-            brand=event.brand or "",
+            # Thousands of items share these: one string each.
+            category=intern(event.category or ""),
+            brand=intern(event.brand or ""),
             unit_cost=event.unit_cost,
-            cost_currency=event.cost_currency or "",
-            supplier=event.supplier_id or "",
+            cost_currency=intern(event.cost_currency or ""),
+            supplier=intern(event.supplier_id or ""),
             replaces=event.replaces or "",
         )
         if not engine.catalog.describe(event.sku, item):
