@@ -40,12 +40,32 @@ RING: dict[str, npt.DTypeLike] = {
     "orders": np.uint16,
     "carts": np.uint16,
     "sessions": np.uint16,  # distinct sessions that viewed or carted the item
-    "in_stock": np.uint8,  # 0 = unknown, 1 = out of stock throughout … 255 = in stock throughout
-    "flags": np.uint8,  # bits: see PROMO, SHUT
+    "shelf": np.uint8,  # PROMO and SHUT, then the stock share: read through `flags_of` and `stock_of`
 }
-"""Channels of the ring and their types: 26 bytes a bucket."""
+"""Channels of the ring and their types: 25 bytes a bucket."""
 PROMO = 1
 SHUT = 2
+_STOCK_SHIFT, IN_STOCK = 2, 63
+"""Stock share of a bucket in six bits: 0 = unknown, 1 = out of stock throughout … 63 = in stock throughout."""
+
+
+def flags_of(shelf: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Bits `PROMO` and `SHUT` of the ring's ``shelf``, same shape."""
+    return shelf & np.uint8(PROMO | SHUT)
+
+
+def stock_of(shelf: npt.NDArray[np.uint8]) -> F32:
+    """Share of the counts of each bucket that found stock, 0 to 1, NaN where unknown, float32, same shape.
+
+    Examples
+    --------
+    >>> stock_of(np.array([0, 1 << 2, 63 << 2 | PROMO], np.uint8)).tolist()
+    [nan, 0.0, 1.0]
+    """
+    code = (shelf >> _STOCK_SHIFT).astype(np.float32)
+    share: F32 = np.where(code == 0, np.float32(np.nan), (code - 1) / np.float32(IN_STOCK - 1)).astype(np.float32)
+    return share
+
 
 OPEN: dict[str, npt.DTypeLike] = {
     "units": np.int64,
@@ -138,8 +158,8 @@ class Panes:
         """Write a bucket's floats into the ring; call it once at close, `derive` on every later correction."""
         column = bucket % self.config.buckets
         self.ring["price"][slots, column] = 0 if price is None else price
-        self.ring["in_stock"][slots, column] = self.ring["in_stock"][slots, (bucket - 1) % self.config.buckets]
-        self.ring["flags"][slots, column] = SHUT if shut else 0
+        carried = self.ring["shelf"][slots, (bucket - 1) % self.config.buckets] >> _STOCK_SHIFT
+        self.ring["shelf"][slots, column] = carried << _STOCK_SHIFT | np.uint8(SHUT if shut else 0)
         self.derive(slots, bucket)
 
     def derive(self, slots: Slots, bucket: int) -> None:
@@ -150,10 +170,11 @@ class Panes:
         for channel in ("orders", "views", "carts", "sessions"):
             self.ring[channel][slots, column] = np.clip(self.open[channel][slots, at], 0, 65_535)
         counts, outs = self.open["counts"][slots, at], self.open["outs"][slots, at]
-        share = 255 - np.rint(254 * outs / np.maximum(counts, 1)).astype(np.uint8)
-        self.ring["in_stock"][slots, column] = np.where(counts > 0, share, self.ring["in_stock"][slots, column])
+        share = IN_STOCK - np.rint((IN_STOCK - 1) * outs / np.maximum(counts, 1)).astype(np.uint8)
+        before = self.ring["shelf"][slots, column]
+        stock = np.where(counts > 0, share, before >> _STOCK_SHIFT).astype(np.uint8)
         promo = (self.open["promo"][slots, at] > 0).astype(np.uint8) * np.uint8(PROMO)
-        self.ring["flags"][slots, column] = (self.ring["flags"][slots, column] & np.uint8(SHUT)) | promo
+        self.ring["shelf"][slots, column] = stock << _STOCK_SHIFT | (before & np.uint8(SHUT)) | promo
         self._touch_closed(slots, bucket)
 
     def finish(self, slots: Slots, bucket: int, week: int) -> F32:

@@ -19,7 +19,7 @@ from streams.buckets import Buckets, ZoneState
 from streams.calendar import Holidays
 from streams.catalog import Catalog, ListedPrices
 from streams.outputs import ForecastSet
-from streams.panes import PROMO, Panes
+from streams.panes import PROMO, Panes, flags_of, stock_of
 from streams.series import SeriesMap
 from streams.state import Record, Table, pack, unpack
 
@@ -163,14 +163,15 @@ class Refresh:
         )
 
     def _channel(self, name: str, slots: Slots, opened: int, age: npt.NDArray[np.int64]) -> F32:
+        values: F32
         if name == "promo":
-            values = (self._panes.channel("flags", slots, opened) & PROMO).astype(np.float32)
+            values = (flags_of(self._panes.channel("shelf", slots, opened)) & PROMO).astype(np.float32)
+        elif name == "in_stock":
+            values = stock_of(self._panes.channel("shelf", slots, opened))
         else:
             values = self._panes.channel(name, slots, opened).astype(np.float32)
         if name == "price":
             values[values == 0] = np.nan
-        elif name == "in_stock":
-            values = np.where(values == 0, np.nan, (values - 1) / 254).astype(np.float32)
         values[np.arange(values.shape[1] - 1, -1, -1)[None, :] >= age[:, None]] = np.nan
         return values
 

@@ -7,6 +7,7 @@ import pytest
 
 from streams.calendar import Width
 from streams.engine import EngineConfig
+from streams.panes import PROMO, stock_of
 from tests.small_shop import DAY, HOUR, MINUTE, MONDAY, NOON, Till, cancel, event, order, price, retired, stock, view
 
 TODAY = MONDAY // DAY
@@ -210,18 +211,20 @@ def test_the_listed_price_is_that_of_the_close() -> None:
 def test_a_promotion_marks_the_buckets_that_close_during_it() -> None:
     till = Till().take(order(NOON - DAY), price(NOON, 5.0, promo=True, effective_until=NOON + 2 * DAY))
     till.tick(NOON + 5 * DAY)
-    assert [till.ring("flags", TODAY + n) for n in range(-1, 4)] == [0, 1, 1, 0, 0]
+    assert [int(till.ring("shelf", TODAY + n)) & PROMO for n in range(-1, 4)] == [0, 1, 1, 0, 0]
 
 
 def test_stock_outs_are_a_share_of_the_counts_and_carried_until_the_next() -> None:
     till = Till().take(order(NOON - DAY), stock(NOON, 5), stock(NOON + HOUR, 0)).tick(NOON + DAY)
     till.take(stock(NOON + 2 * DAY, 0)).tick(NOON + 5 * DAY)
-    assert [till.ring("in_stock", TODAY + n) for n in range(-1, 4)] == [0, 128, 128, 1, 1]
+    shelf = np.array([till.ring("shelf", TODAY + n) for n in range(-1, 4)], np.uint8)
+    assert [round(float(share), 3) for share in stock_of(shelf)[1:]] == [0.5, 0.5, 0, 0]
+    assert np.isnan(stock_of(shelf)[0])
 
 
 def test_a_count_of_a_bucket_that_is_final_changes_nothing() -> None:
     till = sold(2).take(stock(NOON - 2 * DAY, 0))
-    assert till.ring("in_stock", TODAY - 2) == 0
+    assert till.ring("shelf", TODAY - 2) == 0
     assert int(till.engine.panes.open["counts"].sum()) == 0
 
 
@@ -232,7 +235,7 @@ def test_a_promotion_does_not_leak_into_a_bucket_of_another_time() -> None:
         price(MONDAY + 22 * HOUR, 5.0, promo=True, effective_until=MONDAY + DAY + 12 * HOUR),
     )
     till.tick(NOON + 6 * DAY)
-    assert [till.ring("flags", TODAY + n) for n in range(1, 6)] == [0, 0, 0, 0, 0]
+    assert [int(till.ring("shelf", TODAY + n)) & PROMO for n in range(1, 6)] == [0, 0, 0, 0, 0]
 
 
 def test_revenue_is_in_the_base_currency_and_unknown_rates_are_counted() -> None:
@@ -274,4 +277,4 @@ def test_a_price_that_starts_at_midnight_belongs_to_the_day_that_begins() -> Non
     till.take(price(MONDAY + DAY, 4.0, promo=True, effective_until=MONDAY + 2 * DAY), order(MONDAY + DAY + MINUTE))
     till.take(price(MONDAY + 2 * DAY, 5.0)).tick(NOON + 4 * DAY)
     assert [till.ring("price", TODAY + n) for n in range(3)] == [5, 4, 5]
-    assert [till.ring("flags", TODAY + n) for n in range(3)] == [0, 1, 0]
+    assert [int(till.ring("shelf", TODAY + n)) & PROMO for n in range(3)] == [0, 1, 0]
