@@ -37,7 +37,8 @@ class DedupeConfig:
         Ids held at most in one generation. Two generations of 8-byte cells are held: 5 million ids fill 8 million
         cells to `_LOAD`, so both take at most 2 x 64 MiB, the 128 MiB per worker of the design.
     lateness_ms
-        How far behind the watermark an event may be: an older one is late, so its id need not be known any more.
+        How far behind the watermark an event may be: an older one is late, so its id need not be known any more. The
+        intake sets it to its own.
     """
 
     max_ids: int = 5_000_000

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,7 @@ class Intake:
         self.time = time
         self.clock = Watermark(time)
         self.counts: Counter[str] = Counter()
-        self._dedupe = Dedupe(dedupe)
+        self._dedupe = Dedupe(replace(dedupe, lateness_ms=time.lateness_ms))
         self._series = series
         self._parked: EventBatch | None = None
 

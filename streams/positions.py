@@ -205,19 +205,15 @@ class Positions:
 
         Examples
         --------
-        >>> positions, both = Positions(9), np.array([3, 4])
-        >>> ten, none, at = np.array([10.0, 10.0]), np.zeros(2), np.array([1000, 1000])
-        >>> positions.count_all(both, ten, none, none, at).tolist()
-        [True, True]
-        >>> positions.count_all(both, ten, none, none, at + 1).tolist()
-        [False, False]
+        >>> positions, row, ten = Positions(9), np.array([3]), np.array([10.0])
+        >>> [positions.count_all(row, ten, ten, ten, np.array([at])).tolist() for at in (1000, 2000)]
+        [[True], [False]]
         """
         counted = self.table["counted_ms"][slots]
         known = self.available(slots, int(time_ms.max(initial=0)))
         plain = (time_ms >= counted) & (self.flows["last_ms"][slots] <= time_ms)
         plain &= ~self.table["accepted"][slots].any(axis=1)
-        if len(np.unique(slots)) < len(slots):
-            plain[:] = False
+        plain &= len(np.unique(slots)) == len(slots)
         own, changed = slots[plain], np.ones(len(slots), np.bool_)
         for field, units in (("on_hand", on_hand), ("on_order", on_order), ("reserved", reserved)):
             self.table[field][own] = np.rint(units[plain] * THOUSAND).astype(np.int64)
@@ -227,13 +223,8 @@ class Positions:
         self.flows["net"][sold] = 0
         self.flows.touch(sold)
         for i in np.flatnonzero(~plain).tolist():
-            changed[i] = self.count(
-                int(slots[i]),
-                on_hand=float(on_hand[i]),
-                on_order=float(on_order[i]),
-                reserved=float(reserved[i]),
-                time_ms=int(time_ms[i]),
-            )
+            units = {"on_hand": float(on_hand[i]), "on_order": float(on_order[i]), "reserved": float(reserved[i])}
+            changed[i] = self.count(int(slots[i]), **units, time_ms=int(time_ms[i]))
         changed[plain] = (self.available(own, int(time_ms.max(initial=0))) != known[plain]) | (counted[plain] == 0)
         return changed
 

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("shelftide", "streams", "online", "models")
 PURE = ("streams", "online", "models")
-FILE_LINES = 460
+FILE_LINES = 450
 FUNCTION_LINES = 50
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
