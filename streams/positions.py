@@ -223,8 +223,8 @@ class Positions:
         self.flows["net"][sold] = 0
         self.flows.touch(sold)
         for i in np.flatnonzero(~plain).tolist():
-            units = {"on_hand": float(on_hand[i]), "on_order": float(on_order[i]), "reserved": float(reserved[i])}
-            changed[i] = self.count(int(slots[i]), **units, time_ms=int(time_ms[i]))
+            found = {"on_hand": float(on_hand[i]), "on_order": float(on_order[i]), "reserved": float(reserved[i])}
+            changed[i] = self.count(int(slots[i]), **found, time_ms=int(time_ms[i]))
         changed[plain] = (self.available(own, int(time_ms.max(initial=0))) != known[plain]) | (counted[plain] == 0)
         return changed
 
