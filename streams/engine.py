@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from sys import intern
 from typing import Any
 
@@ -139,7 +139,8 @@ class Engine:
         )
         self.positions = Positions(config.max_series)
         self.prices = PriceAlerts(config.prices, config.max_series)
-        self.replenishment = Replenishment(config.replenishment, self.positions, self.series.key, self._date_of)
+        policy = replace(config.replenishment, bucket_ms=config.width.nominal_ms)
+        self.replenishment = Replenishment(policy, self.positions, self.series.key, self._date_of)
         self.outcomes = Outcomes(config.max_series, config.panes.open_buckets)
         self.scores = Scores(self.outcomes.horizons)
         self.counts: Counter[str] = Counter()

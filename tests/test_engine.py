@@ -361,3 +361,13 @@ def test_the_shard_asks_the_forecaster_it_was_given() -> None:
     till = Till(replace(EngineConfig(max_series=2), horizon=3)).take(order(NOON)).tick(NOON + DAY)
     assert till.forecasts()[-1]["model"] == "baseline-1"
     assert len(till.forecasts()[-1]["mean"]) == 3
+
+
+def test_lead_times_are_days_with_hour_buckets_too() -> None:
+    """One unit an hour, and nine days to cover: the reorder point is days of demand, not hours."""
+    till = Till(EngineConfig(max_series=8, width=Width.HOUR))
+    till.take(described(NOON, locations={"default": {"lead_time_days": {"mean": 8, "p90": 8}}}), stock(NOON, 5))
+    for hour in range(60):
+        till.take(order(NOON + hour * HOUR + MINUTE, 1))
+    till.take(stock(NOON + 60 * HOUR, 5)).tick(NOON + 62 * HOUR)
+    assert 150 <= till.triggers[-1]["policy"]["reorder_point"] <= 300
