@@ -13,11 +13,22 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from streams.state import Record, Table, pack, unpack
+from streams.series import SeriesMap
+from streams.state import Fields, Record, Table, pack, unpack
 
 F32 = npt.NDArray[np.float32]
 Slots = npt.NDArray[np.integer[Any]]
 FOREVER_MS = 1 << 62
+
+_LISTED: Fields = {
+    "price": (np.float32, ()),
+    "time_ms": (np.int64, ()),  # 0: never listed
+    "until_ms": (np.int64, ()),
+    "promo": (np.uint8, ()),
+    "channel": (np.uint16, ()),
+    "before": (np.float32, ()),  # the price before
+    "before_until_ms": (np.int64, ()),  # end of its promotion, 0: it was none
+}
 
 
 class Item(msgspec.Struct, frozen=True, array_like=True):
@@ -113,19 +124,10 @@ class ListedPrices:
     """
 
     def __init__(self, max_series: int) -> None:
-        self.table = Table(
-            "listed",
-            max_series,
-            {
-                "price": (np.float32, ()),
-                "time_ms": (np.int64, ()),  # 0: never listed
-                "until_ms": (np.int64, ()),
-                "promo": (np.uint8, ()),
-                "channel": (np.uint16, ()),
-                "before": (np.float32, ()),  # the price before
-                "before_until_ms": (np.int64, ()),  # end of its promotion, 0: it was none
-            },
-        )
+        self.table = Table("listed", max_series, _LISTED)
+        # Prices of items that have not sold yet: their series is made by its first flow, and begins with this price.
+        self._waiting = SeriesMap(max_series, "waiting")
+        self._held = Table("held", max_series, _LISTED)
         self._channels: dict[str, int] = {}
         self._channels_written = 0
 
@@ -138,8 +140,34 @@ class ListedPrices:
         self, slot: int, channel: str, price: float, *, time_ms: int, promo: bool = False, until_ms: int = FOREVER_MS
     ) -> bool:
         """Note a published price; True where it changes what is listed. Other channels and older prices do not."""
+        return self._set(self.table, slot, channel, price, time_ms, promo, until_ms)
+
+    def hold(
+        self, key: tuple[str, str], channel: str, price: float, *, time_ms: int, promo: bool, until_ms: int
+    ) -> None:
+        """Note a published price of an item that has no series at a location yet; beyond the maximum it is let go."""
+        slot = self._waiting.add(*key)
+        if slot >= 0:
+            self._set(self._held, slot, channel, price, time_ms, promo, until_ms)
+
+    def claim(self, slot: int, key: tuple[str, str]) -> None:
+        """Give a new series the price that waited for it, if one did."""
+        held = self._waiting.slot(*key)
+        if held >= 0:
+            for name, array in self.table.arrays.items():
+                array[slot] = self._held[name][held]
+            self.table.touch(slot)
+            self._held.clear(held)
+            self._waiting.free(held)
+
+    def forget(self, sku: str) -> None:
+        """Let go of the prices that wait for an item."""
+        for held in self._waiting.of_sku(sku):
+            self._held.clear(held)
+            self._waiting.free(held)
+
+    def _set(self, t: Table, slot: int, channel: str, price: float, time_ms: int, promo: bool, until_ms: int) -> bool:
         code = self._channels.setdefault(channel, min(len(self._channels), 65_535))
-        t = self.table
         known_ms = int(t["time_ms"][slot])
         if known_ms and (int(t["channel"][slot]) != code or time_ms < known_ms):
             return False
@@ -169,6 +197,8 @@ class ListedPrices:
     def changes(self) -> Iterator[Record]:
         """Yield what changed."""
         yield from self.table.changes()
+        yield from self._waiting.changes()
+        yield from self._held.changes()
         if len(self._channels) != self._channels_written:
             self._channels_written = len(self._channels)
             yield "channels/all", pack(list(self._channels))
@@ -179,5 +209,11 @@ class ListedPrices:
             names = unpack(key, value) if value is not None else []
             self._channels = {name: i for i, name in enumerate(names)}
             self._channels_written = len(names)
+        elif key.startswith("waiting/"):
+            self._waiting.restore(key, value)
         else:
-            self.table.restore(key, value)
+            (self._held if key.startswith("held/") else self.table).restore(key, value)
+
+    def settle(self) -> None:
+        """Work out free slots once all records are taken over."""
+        self._waiting.settle()

@@ -206,10 +206,8 @@ class Engine:
         if self._facts.series_changed:  # slots were looked up before facts of this batch made or freed series
             slots = self.series.find(batch.sku[start:stop], batch.location[start:stop])
         for i in np.flatnonzero((slots < 0) & (flow | count)).tolist():
-            known, at = len(self.series), start + i
+            at = start + i
             slots[i] = self.add_series(batch.sku[at], batch.location[at], int(batch.time_ms[at]))
-            if len(self.series) != known:
-                self._facts.born[int(slots[i])] = at
         for flows, counted in _phases(slots, flow & (slots >= 0), count & (slots >= 0)):
             self._flows(accepted, flows + start, slots[flows])
             self._facts.stock(counted + start, slots[counted])
@@ -230,6 +228,7 @@ class Engine:
             if slot >= 0:
                 self.buckets.begin(slot, location, time_ms)
                 self.refresh.assign(slot, self.catalog.group(sku))
+                self.listed.claim(slot, (sku, location))
         return slot
 
     def touch(self, slots: Slots) -> None:
@@ -371,12 +370,14 @@ class Engine:
                     f"state record {key!r} is damaged: {error}; restore from another replica"
                 ) from error
         self.series.settle()
+        self.listed.settle()
 
     def _restore(self, key: str, value: bytes) -> None:
         parts: dict[str, Any] = {
             "series": self.series, "open": self.buckets, "weeks": self.buckets, "closed": self.buckets,
             "facts": self.buckets, "sessions": self.buckets, "dedupe": self.intake, "catalog": self.catalog,
             "dirty": self._dirty, "groups": self.catalog, "listed": self.listed, "channels": self.listed,
+            "waiting": self.listed, "held": self.listed,
             "rates": self.refresh, "pool": self.refresh, "lines": self.prices, "positions": self.positions,
             "flows": self.positions, "sources": self.positions,
             "triggers": self.replenishment, "retired": self.replenishment,

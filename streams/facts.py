@@ -73,7 +73,6 @@ class Facts:
         self._next = 0
         self._batch: EventBatch | None = None
         self.series_changed = False
-        self.born: dict[int, int] = {}  # slot -> row of the flow that made its series in this batch
         self._counts: dict[int, Any] = {}  # row -> stock count of this batch
         self._handlers: dict[Kind, Callable[[Any, int, Outputs], None]] = {
             Kind.ITEM_DESCRIBED: self._describe,
@@ -88,7 +87,6 @@ class Facts:
         """Take a batch's facts."""
         self._batch, self._pending, self._next = batch, batch.facts, 0
         self.series_changed = False
-        self.born.clear()
         self._counts.clear()
 
     def barriers(self, stop: int) -> Iterator[int]:
@@ -149,14 +147,15 @@ class Facts:
         if found := engine.prices.process(table, self._about):
             row_of = dict(zip(zip(table.sku, table.event_id, strict=True), batch.row[at].tolist(), strict=True))
             out.candidates.extend((row_of[candidate.sku, candidate.event_id], candidate) for candidate in found)
-        for slot, event, ms, index in zip(slots, events, time_ms.tolist(), at.tolist(), strict=True):
-            # Flows around a price are applied first: a series that one after it made was not there yet.
-            if slot >= 0 and self.born.get(slot, -1) < index and _ms(event.effective_from) <= ms:
-                until_ms = FOREVER_MS if event.effective_until is None else epoch_ms(event.effective_until)
-                if engine.listed.set(
-                    slot, event.channel, event.price, time_ms=ms, promo=event.promo, until_ms=until_ms
-                ):
-                    engine.touch(np.array([slot]))
+        for slot, event, ms in zip(slots, events, time_ms.tolist(), strict=True):
+            if _ms(event.effective_from) > ms:
+                continue
+            until_ms = FOREVER_MS if event.effective_until is None else epoch_ms(event.effective_until)
+            listing = {"time_ms": ms, "promo": event.promo, "until_ms": until_ms}
+            if slot < 0:
+                engine.listed.hold((event.sku, event.location), event.channel, event.price, **listing)
+            elif engine.listed.set(slot, event.channel, event.price, **listing):
+                engine.touch(np.array([slot]))
 
     def _about(self, sku: str, location: str) -> LineContext:
         engine = self._engine
@@ -230,6 +229,7 @@ class Facts:
             engine.publish(engine.replenishment.retire(slot, time_ms), out)
             engine.remove_series(slot)
         engine.catalog.retire(event.sku)
+        engine.listed.forget(event.sku)
         self.series_changed = True
 
     def _day(self, event: Any, index: int, out: Outputs) -> None:

@@ -34,8 +34,9 @@ class SeriesMap:
     ([1, -1], 1)
     """
 
-    def __init__(self, max_series: int) -> None:
+    def __init__(self, max_series: int, name: str = "series") -> None:
         self.max_series = max_series
+        self.name = name
         self.skus: list[str | None] = []
         self.locations: list[str | None] = []
         self.id_seed = np.zeros(max_series, np.uint64)
@@ -120,10 +121,10 @@ class SeriesMap:
             self._elsewhere.setdefault(sku, []).append(location)
 
     def changes(self) -> Iterator[Record]:
-        """Yield ``series/<block>`` records of the blocks whose keys changed."""
+        """Yield ``<name>/<block>`` records of the blocks whose keys changed."""
         for block in sorted(self._touched):
             rows = range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, len(self.skus)))
-            yield f"series/{block}", pack([[self.skus[i], self.locations[i]] for i in rows])
+            yield f"{self.name}/{block}", pack([[self.skus[i], self.locations[i]] for i in rows])
         self._touched.clear()
 
     def restore(self, key: str, value: bytes | None) -> None:

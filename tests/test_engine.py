@@ -371,3 +371,18 @@ def test_lead_times_are_days_with_hour_buckets_too() -> None:
         till.take(order(NOON + hour * HOUR + MINUTE, 1))
     till.take(stock(NOON + 60 * HOUR, 5)).tick(NOON + 62 * HOUR)
     assert 150 <= till.triggers[-1]["policy"]["reorder_point"] <= 300
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_price_published_before_the_first_sale_is_the_listed_price_of_the_series(together: bool) -> None:
+    till = Till().take(price(NOON, 4.0), price(NOON + MINUTE, 5.0), order(NOON + HOUR), together=together)
+    till.tick(NOON + 2 * DAY)
+    assert till.ring("price", NOON // DAY) == 5.0
+
+
+def test_a_price_that_waits_for_a_series_survives_a_restore_and_goes_with_its_item() -> None:
+    first = Till().take(price(NOON, 5.0), price(NOON, 9.0, "MUG"), retired(NOON + MINUTE, "MUG"))
+    again = Till()
+    again.engine.restore({key: value for key, value in first.engine.changes() if value is not None})
+    again.take(order(NOON + HOUR), order(NOON + HOUR, sku="MUG")).tick(NOON + 2 * DAY)
+    assert (again.ring("price", NOON // DAY), again.ring("price", NOON // DAY, "MUG")) == (5.0, 0.0)
