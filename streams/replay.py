@@ -179,9 +179,14 @@ class Replay:
 
     def finish(self) -> list[Outputs]:
         """End the replay: waiting candidates go, time passes to ``until_ms``, the last forecasts are written."""
-        end_ms = max(self._clock.finish(), self.config.until_ms or 0)
-        outputs = self._emit([engine.tick(end_ms) for engine in self.engines] if end_ms > 0 else [])
-        self._alerts(self.coordinator.tick(max(end_ms, 0) + _FLUSH_MS))
+        last_ms, until_ms = max(self._clock.finish(), 0), self.config.until_ms or 0
+        outputs = self._emit([engine.tick(last_ms) for engine in self.engines] if last_ms else [])
+        time = self.config.engine.time
+        # The watermark shall reach the instant asked for: past the bound, and past sources that were active just now.
+        for extra_ms in (time.bound_ms, time.bound_ms + time.idle_ms):
+            late = [engine for engine in self.engines if last_ms < until_ms and engine.intake.watermark_ms < until_ms]
+            outputs += self._emit([engine.tick(until_ms + extra_ms) for engine in late])
+        self._alerts(self.coordinator.tick(max(last_ms, until_ms) + _FLUSH_MS))
         if self.config.forecasts in ("weekly", "last"):
             for sets in self._last.values():
                 for forecasts in sets:

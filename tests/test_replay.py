@@ -224,6 +224,13 @@ def test_open_buckets_stay_open_at_the_end_unless_time_passes_until_an_instant(t
     assert [at for at in closed if at % DAY == 0] == [MONDAY + n * DAY for n in (1, 2, 3)]
 
 
+def test_until_midnight_closes_the_day_that_ends_then(tmp_path: Path) -> None:
+    made = lines([order(NOON), order(MONDAY + DAY - 2 * MINUTE)])
+    until = replace(CONFIG, until_ms=MONDAY + DAY)
+    closed = [v["as_of"] for v in values(outcome(tmp_path, made, "out", until), DEMAND_TOPIC)]
+    assert [at for at in closed if at % DAY == 0] == [MONDAY + DAY]
+
+
 def test_until_before_the_last_event_changes_nothing(tmp_path: Path) -> None:
     made = steady(days=2)
     plain, early = outcome(tmp_path, made), outcome(tmp_path, made, "early", replace(CONFIG, until_ms=MONDAY))
