@@ -353,7 +353,7 @@ def test_one_revision_never_has_two_contents_and_nothing_follows_an_end() -> Non
 @pytest.mark.data
 def test_faults_in_real_prices_are_found_with_few_false_alerts(tmp_path: Path) -> None:
     if not (EVAL / "alerts.py").exists() or not (EVAL.parent / "data").exists():
-        pytest.skip("the evaluation data is not beside this checkout")
+        pytest.skip("the evaluation data is not beside the checkout")
     judge = _evaluation()
     split = judge.public_split()
     uci = frozenset(sorted(split.uci)[::8])
