@@ -351,7 +351,7 @@ class PriceLines:
         return self._chains
 
     def _add(self, key: LineKey) -> int:
-        known = int(self._index.find([_SEPARATOR.join(key)])[0])
+        known = self._index.get(_SEPARATOR.join(key))
         if known >= 0:  # a line that is new in this call, for the second time
             return known
         if not self._free and len(self._texts) >= self.max_lines:

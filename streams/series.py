@@ -62,7 +62,7 @@ class SeriesMap:
 
     def slot(self, sku: str, location: str) -> int:
         """Slot of one series, -1 where unknown."""
-        return int(self._index.find([_key(sku, location)])[0])
+        return self._index.get(_key(sku, location))
 
     def add(self, sku: str, location: str) -> int:
         """Slot of a series, made where it is new; -1 and a count in ``refused`` where the maximum is reached."""
