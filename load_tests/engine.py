@@ -78,6 +78,14 @@ def known(engine: Engine, series: int) -> None:
         engine.add_series(f"SKU-{n:07d}", "default", START)
 
 
+def feed(engine: Engine, records: list[bytes], tick_ms: int) -> None:
+    """Decode records and process them, at one instant of the clock; state is not kept."""
+    batch, _ = decode(records, clock_ms=CLOCK)
+    batch.tick_ms[:] = tick_ms
+    engine.process(batch)
+    engine.discard_changes()
+
+
 def warm(engine: Engine, series: int) -> None:
     """An order and a view of every series: a page is committed at its first touch, which is paid once per series."""
     for start in range(0, series, CHUNK):
@@ -90,10 +98,7 @@ def warm(engine: Engine, series: int) -> None:
                 b'{"type":"item_viewed","event_id":"wv%d","event_time":%d,"sku":"SKU-%07d","session_id":"s"}',
             )
         ]
-        batch, _ = decode(records, clock_ms=CLOCK)
-        batch.tick_ms[:] = START
-        engine.process(batch)
-        engine.discard_changes()
+        feed(engine, records, START)
 
 
 def decode_all(made: list[list[bytes]]) -> None:
@@ -113,10 +118,7 @@ def ingest(events: int, series: int, repeats: int) -> dict[str, float]:
 
         def run(made: list[list[bytes]] = made) -> None:
             for chunk in made:
-                batch, _ = decode(chunk, clock_ms=CLOCK)
-                batch.tick_ms[:] = START
-                engine.process(batch)
-            engine.discard_changes()
+                feed(engine, chunk, START)
 
         both = cpu(run)
         alone = cpu(partial(decode_all, made))
@@ -197,10 +199,7 @@ def run_days(engine: Engine, series: int, first: int, last: int) -> None:
                     b'{"type":"stock_counted","event_id":"s%d-%d","event_time":%d,"sku":"SKU-%07d","on_hand":50}',
                 )
             ]
-            batch, _ = decode(records, clock_ms=CLOCK)
-            batch.tick_ms[:] = at
-            engine.process(batch)
-            engine.discard_changes()
+            feed(engine, records, at)
 
 
 def resident_bytes() -> int:

@@ -23,9 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from models.forecast import LEVELS
+from streams.calendar import DAY_MS
 from streams.events import LeadTime, Placement
 from streams.policy import ReplenishmentConfig
-from streams.positions import DAY_MS, Positions
+from streams.positions import Positions
 from streams.reorder import DemandAhead, critical_level, lot_size, reorder_point
 from streams.replenishment import Replenishment
 from streams.triggers import Trigger

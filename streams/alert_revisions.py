@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import orjson
 
+from streams.outputs import figure
 from streams.price_alerts import Candidate, Expected, Resolution
 from streams.price_rules import CERTAIN, Kind
 
@@ -218,8 +219,8 @@ def _expected(expected: Expected | None) -> dict[str, Any] | None:
 
 def _cents(price: float) -> float:
     """Round a price to the cent, or to four digits where a cent is coarse (prices per gram or per screw)."""
-    return round(price, 2) if price >= 1.0 else float(f"{price:.4g}")
+    return round(price, 2) if price >= 1.0 else figure(price)
 
 
 def _number(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.4g}")
+    return None if value is None else figure(value)

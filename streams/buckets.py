@@ -6,14 +6,14 @@ Must not know: forecasts, prices, Kafka. Rule: everything due at or before the w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from streams.calendar import Width, Zone
+from streams.calendar import Width, Zone, week_of
 from streams.dedupe import Dedupe, DedupeConfig
 from streams.events import EventBatch, Kind
 from streams.panes import REVENUE_LIMIT, UNIT, Panes
@@ -22,7 +22,6 @@ from streams.state import Record, Table, pack, unpack
 I64 = npt.NDArray[np.int64]
 Slots = npt.NDArray[np.integer[Any]]
 UNSET = -(1 << 40)  # a bucket before all others: the zone has seen no time yet
-_MONDAY = 3  # 1970-01-01 was a Thursday: day + 3 makes weeks begin on Monday
 
 
 @dataclass(slots=True)
@@ -240,15 +239,15 @@ class Buckets:
         for i, state in enumerate(self.zones):
             if state.open == UNSET:
                 continue
-            for at_ms, what in (
-                (state.zone.start_ms(state.final + 1) + self._lateness_ms, "final"),
-                (state.zone.start_ms(state.open + 1), "close"),
-            ):
-                if best is None or at_ms < best.at_ms:
-                    best = Due(at_ms, "final" if what == "final" else "close", i)
+            final = Due(state.zone.start_ms(state.final + 1) + self._lateness_ms, "final", i)
+            for due in (final, Due(state.zone.start_ms(state.open + 1), "close", i)):
+                if best is None or due.at_ms < best.at_ms:
+                    best = due
         return best
 
-    def close(self, zone: int, live: Slots, prices: Any, *, shut: bool) -> tuple[Slots, int]:
+    def close(
+        self, zone: int, live: Slots, prices: Callable[[Slots], npt.NDArray[np.float32]], *, shut: bool
+    ) -> tuple[Slots, int]:
         """Close the open bucket of a zone; the series it held and its number come back."""
         state = self.zones[zone]
         bucket = state.open
@@ -282,7 +281,7 @@ class Buckets:
         return demand
 
     def _week(self, state: ZoneState, bucket: int) -> int:
-        return (state.zone.day_of(bucket) + _MONDAY) // 7
+        return week_of(state.zone.day_of(bucket))
 
     # -- state
 

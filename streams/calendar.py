@@ -24,7 +24,30 @@ I64 = npt.NDArray[np.int64]
 HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
 _EPOCH = date(1970, 1, 1)
+_THURSDAY = 3  # that day was one: three days after a Monday
 _PAD_DAYS = 400  # grown by more than a year at a time: a table of 400 days costs 3 kB and 2 ms
+
+
+def day_number(day: date) -> int:
+    """Number of a calendar day: days since 1970-01-01.
+
+    Examples
+    --------
+    >>> day_number(date(1970, 1, 3))
+    2
+    """
+    return (day - _EPOCH).days
+
+
+def week_of(day: int) -> int:
+    """Number of the week, Monday to Sunday, that holds a day number.
+
+    Examples
+    --------
+    >>> week_of(day_number(date(2024, 1, 7))), week_of(day_number(date(2024, 1, 8)))  # a Sunday, a Monday
+    (2818, 2819)
+    """
+    return (day + _THURSDAY) // 7
 
 
 class Width(Enum):
@@ -110,7 +133,7 @@ class Zone:
 
     def day_of(self, bucket: int) -> int:
         """Local day number (days since 1970-01-01) in which a bucket begins."""
-        return bucket if self.width is Width.DAY else self.local(self.start_ms(bucket)).toordinal() - _EPOCH.toordinal()
+        return bucket if self.width is Width.DAY else day_number(self.local(self.start_ms(bucket)).date())
 
     def hour_of(self, bucket: int) -> int:
         """Local hour in which a bucket begins; 0 for days."""
@@ -122,7 +145,7 @@ class Zone:
 
     def number_of(self, day: date) -> int:
         """Number of the bucket in which a local date begins."""
-        number = day.toordinal() - _EPOCH.toordinal()
+        number = day_number(day)
         return number if self.width is Width.DAY else self.bucket_of(self._midnight_ms(number))
 
     def _midnight_ms(self, day: int) -> int:

@@ -14,9 +14,8 @@ from typing import Any
 
 import polars as pl
 
+from streams.calendar import DAY_MS
 from streams.files import EventWriter
-
-DAY_MS = 86_400_000
 
 SPAN_MS = 31 * DAY_MS
 """Events are encoded and written a month at a time, so that memory holds one month of text (about 80 MB for UCI)."""

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from streams.conversion import DAY_MS
+from streams.calendar import DAY_MS
 
 COUNTED_AT_MS = 4 * 3_600_000 + 30 * 60_000
 """Stock is counted at 04:30 UTC, before prices are published and the shop opens."""

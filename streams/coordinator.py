@@ -20,6 +20,7 @@ import msgspec
 
 from streams.alert_book import Alert, AlertBook, AlertOutput, Group
 from streams.alert_likeness import ALIKE, densest, log_ratio, middle, once, without
+from streams.calendar import DAY_MS, HOUR_MS
 from streams.price_alerts import Candidate
 from streams.price_rules import CERTAIN, Form
 from streams.state import Record
@@ -35,7 +36,6 @@ _SURPRISE = 8.0  # mean gaps: hits at random places leave a longer one with prob
 _LONGEST_GAP_MS = 10_000
 _LIKELY = 8  # lines hit alike within seconds that are likely to become a group
 _GROUP_LIFE_MS = 300_000  # a feed is over after five minutes: later faults are other faults
-_HOUR_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class CoordinatorConfig:
     longest_ms: int = 30_000
     group_min: int = 30
     item_min: int = 3
-    expire_ms: int = 90 * 24 * _HOUR_MS
+    expire_ms: int = 90 * DAY_MS
     critical_money: float = 1_000.0
 
     def __post_init__(self) -> None:
@@ -134,7 +134,7 @@ class Coordinator:
         if candidate.action == "fire":
             if alert is None:
                 # only a replay, whose clock believes a jump after some events, is this far behind: its clock comes soon
-                ahead = candidate.event_time > candidate.tick_ms + _HOUR_MS
+                ahead = candidate.event_time > candidate.tick_ms + HOUR_MS
                 self._enter(self._book.open(candidate, candidate.event_time if ahead else self._book.now_ms))
         elif alert is not None:
             out += (self._update if candidate.action == "update" else self._resolve)(alert, candidate)
@@ -146,7 +146,7 @@ class Coordinator:
         before = self._book.now_ms
         if now_ms <= before:
             return []
-        hour_ms = now_ms - now_ms % _HOUR_MS
+        hour_ms = now_ms - now_ms % HOUR_MS
         out = [*self._catch_up(hour_ms), *self._expire()] if before < hour_ms else []
         out += self._catch_up(now_ms)
         return out

@@ -362,9 +362,13 @@ class Engine:
         SnapshotError
             If a key is unknown, or a record damaged, of another version or another layout.
         """
+        parts = self._parts()
         for key in sorted(records, key=_restore_order):
             try:
-                self._restore(key, records[key])
+                if (part := parts.get(key.partition("/")[0])) is not None:
+                    part.restore(key, records[key])
+                else:
+                    self._restore_own(key, records[key])
             except (TypeError, ValueError, LookupError, msgspec.MsgspecError) as error:
                 raise SnapshotError(
                     f"state record {key!r} is damaged: {error}; restore from another replica"
@@ -372,21 +376,20 @@ class Engine:
         self.series.settle()
         self.listed.settle()
 
-    def _restore(self, key: str, value: bytes) -> None:
-        parts: dict[str, Any] = {
+    def _parts(self) -> dict[str, Any]:
+        """Which part wrote the records of each kind."""
+        return {
             "series": self.series, "open": self.buckets, "weeks": self.buckets, "closed": self.buckets,
             "facts": self.buckets, "sessions": self.buckets, "dedupe": self.intake, "catalog": self.catalog,
             "dirty": self._dirty, "groups": self.catalog, "listed": self.listed, "channels": self.listed,
-            "waiting": self.listed, "held": self.listed,
-            "rates": self.refresh, "pool": self.refresh, "lines": self.prices, "positions": self.positions,
-            "flows": self.positions, "sources": self.positions,
-            "triggers": self.replenishment, "retired": self.replenishment,
-            "reorders": self.replenishment,
+            "waiting": self.listed, "held": self.listed, "rates": self.refresh, "pool": self.refresh,
+            "lines": self.prices, "positions": self.positions, "flows": self.positions, "sources": self.positions,
+            "triggers": self.replenishment, "retired": self.replenishment, "reorders": self.replenishment,
         }  # fmt: skip
-        name = key.partition("/")[0]
-        if name in parts:
-            parts[name].restore(key, value)
-        elif name == "outcomes":
+
+    def _restore_own(self, key: str, value: bytes) -> None:
+        """Take over a record of which there is one, or whose part reads payloads."""
+        if key.startswith("outcomes/"):
             self.outcomes.restore(key, unpack(key, value))
         elif key == "holidays/all":
             self.holidays.restore(unpack(key, value))

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from streams.buckets import Buckets
-from streams.calendar import Holidays
+from streams.calendar import Holidays, day_number
 from streams.catalog import FOREVER_MS, Catalog, Item, ListedPrices
-from streams.events import EventBatch, Kind, epoch_ms
+from streams.events import EventBatch, Kind, concat, epoch_ms
 from streams.outputs import Outputs
 from streams.positions import Positions
 from streams.price_alerts import LineContext, PriceAlerts
@@ -28,8 +28,6 @@ from streams.series import DEFAULT_LOCATION, SeriesMap
 from streams.triggers import Trigger
 
 Ints = npt.NDArray[np.integer[Any]]
-
-_EPOCH_ORDINAL = 719_163  # date(1970, 1, 1).toordinal()
 
 
 class Shard(Protocol):
@@ -71,7 +69,7 @@ class Facts:
         self._engine = engine
         self._pending: list[tuple[int, Any]] = []
         self._next = 0
-        self._batch: EventBatch | None = None
+        self._batch = concat([])
         self.series_changed = False
         self._counts: dict[int, Any] = {}  # row -> stock count of this batch
         self._handlers: dict[Kind, Callable[[Any, int, Outputs], None]] = {
@@ -125,7 +123,6 @@ class Facts:
         batch, engine = self._batch, self._engine
         if not rows:
             return
-        assert batch is not None  # noqa: S101  begin() came first
         at = np.array([index for index, _ in rows], np.int64)
         events = [event for _, event in rows]
         time_ms = batch.time_ms[at]
@@ -172,7 +169,6 @@ class Facts:
     def stock(self, rows: Ints, slots: Ints) -> None:
         """Take stock counts of rows, each of another slot, into positions and buckets."""
         engine, batch = self._engine, self._batch
-        assert batch is not None  # noqa: S101  begin() came first
         events = [self._counts[row] for row in rows.tolist()]
         time_ms = batch.time_ms[rows]
         on_hand = np.array([e.on_hand for e in events], np.float64)
@@ -233,7 +229,7 @@ class Facts:
         self.series_changed = True
 
     def _day(self, event: Any, index: int, out: Outputs) -> None:
-        day = event.date.toordinal() - _EPOCH_ORDINAL
+        day = day_number(event.date)
         if not event.name and not event.kind:  # what the deletion of a day on the compacted topic decodes to
             self._engine.holidays.forget(day, event.location or "")
             return
@@ -253,15 +249,12 @@ class Facts:
         return slot
 
     def _row(self, index: int) -> int:
-        assert self._batch is not None  # noqa: S101  begin() came first
         return int(self._batch.row[index])
 
     def _time_ms(self, index: int) -> int:
-        assert self._batch is not None  # noqa: S101  begin() came first
         return int(self._batch.time_ms[index])
 
     def _tick_ms(self, index: int) -> int:
-        assert self._batch is not None  # noqa: S101  begin() came first
         return int(self._batch.tick_ms[index])
 
 

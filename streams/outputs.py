@@ -25,9 +25,7 @@ F32 = npt.NDArray[np.float32]
 DEMAND_TOPIC = "forecast.demand.v1"
 ALERT_TOPIC = "alerts.price.v1"
 TRIGGER_TOPIC = "replenishment.trigger.v1"
-CANDIDATE_TOPIC = "engine.candidates.v1"
 DEADLETTER_TOPIC = "engine.deadletter.v1"
-MODEL_TOPIC = "engine.model.v1"
 
 SOURCE = "/shelftide"
 _LEVELS = list(LEVELS)
@@ -57,6 +55,17 @@ def significant(values: F32) -> F32:
     scale = 10.0 ** (3 - np.floor(np.log10(safe)))
     rounded: F32 = (np.rint(wide * scale) / scale).astype(np.float32)
     return rounded
+
+
+def figure(value: float) -> float:
+    """One published number: four significant digits, as `significant` gives arrays of them.
+
+    Examples
+    --------
+    >>> figure(79.34567), figure(123456.0), figure(0.0)
+    (79.35, 123500.0, 0.0)
+    """
+    return float(f"{value:.4g}")
 
 
 def rfc3339(time_ms: int) -> str:

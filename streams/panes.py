@@ -205,11 +205,6 @@ class Panes:
 
     # -- reading
 
-    def columns(self, open_bucket: int) -> I64:
-        """Columns of the ring from the oldest to the last closed bucket, int64 (T,)."""
-        size = self.config.buckets
-        return (open_bucket + np.arange(size)) % size
-
     def channel(self, name: str, slots: Slots, open_bucket: int) -> npt.NDArray[Any]:
         """A channel's closed buckets, oldest first, shape (B, T)."""
         at = open_bucket % self.config.buckets

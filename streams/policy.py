@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.forecast import LEVELS
+from streams.calendar import DAY_MS
 from streams.events import pack_currency
-from streams.positions import DAY_MS, HAS_LEAD, HAS_MAX, THOUSAND, Bools, Ints, Positions
+from streams.positions import HAS_LEAD, HAS_MAX, THOUSAND, Bools, Ints, Positions
 from streams.reorder import (
     F64,
     UNLIMITED,

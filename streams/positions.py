@@ -24,7 +24,6 @@ Bools = npt.NDArray[np.bool_]
 F64 = npt.NDArray[np.float64]
 
 THOUSAND = 1000
-DAY_MS = 86_400_000
 
 CELLS, CELL_MS = 4, 900_000
 """Net orders of the newest four quarter hours are kept apart: stock and orders are different topics, and a count may

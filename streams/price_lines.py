@@ -23,9 +23,6 @@ from streams.key_index import KeyIndex
 from streams.price_rules import MATERIAL, RING, SLIP, SMALLEST, PriceAlertConfig
 from streams.state import BLOCK_ROWS, Fields, Record, Table, pack, unpack
 
-PENDING = RING // 2
-"""Most prices of a level that waits to be accepted."""
-
 LineKey = tuple[str, str, str]
 _SEPARATOR = "\x1f"  # no SKU or location holds a control character
 I64 = npt.NDArray[np.int64]

@@ -23,6 +23,7 @@ import orjson
 from models.forecast import Forecaster
 from online.scores import Scores
 from streams.alert_book import AlertOutput
+from streams.calendar import week_of
 from streams.coordinator import Coordinator
 from streams.decode import decode
 from streams.engine import Engine, EngineConfig
@@ -47,7 +48,6 @@ I64 = npt.NDArray[np.int64]
 Written = Literal["all", "daily", "weekly", "last"]
 TOPICS = (DEMAND_TOPIC, ALERT_TOPIC, TRIGGER_TOPIC, DEADLETTER_TOPIC)
 
-_MONDAY = 4  # local day numbers of Mondays are 4 more than a multiple of 7: 1970-01-01 was a Thursday
 _FLUSH_MS = 60_000  # beyond the longest wait of a candidate: a replay's end lets those that wait go
 _TO_ALL_SHARDS = {"day_described", "ack", "promote", "rollback", "snooze", "acknowledge"}  # counted once
 _REASON_DIGITS = str.maketrans("0123456789", "##########")
@@ -404,7 +404,7 @@ def _move(outputs: Outputs, row: int) -> None:
 
 
 def _on_monday(forecasts: ForecastSet) -> bool:
-    return forecasts.day % 7 == _MONDAY and forecasts.hour == 0
+    return week_of(forecasts.day) != week_of(forecasts.day - 1) and forecasts.hour == 0
 
 
 def _stage_and_message(letter: Output) -> tuple[str, str]:

@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
+from streams.calendar import DAY_MS
 from streams.events import unpack_currency
-from streams.outputs import key_of
+from streams.outputs import figure, key_of
 from streams.policy import Orders, Outlook, Planner, Policy, ReplenishmentConfig
-from streams.positions import DAY_MS, THOUSAND, Ints, Positions, Slots
+from streams.positions import THOUSAND, Ints, Positions, Slots
 from streams.reorder import DemandAhead
 from streams.state import Record, SnapshotError, Table, pack, unpack
-from streams.triggers import Terms, Trigger, idempotency_key, message, read_terms, significant, trigger_id, units
+from streams.triggers import Terms, Trigger, idempotency_key, message, read_terms, trigger_id, units
 
 
 class Replenishment:
@@ -270,7 +271,7 @@ class Replenishment:
         """Cancel a trigger whose need has gone, with the figures of now and the quantity that it cancels."""
         old = self._terms_of(slot)
         now = replace(_with_quantity_of(old, terms), key=old.key, revision=old.revision, expires_ms=old.expires_ms)
-        available, point = units(now.available), significant(now.reorder_point)
+        available, point = units(now.available), figure(now.reorder_point)
         if now.available > round(now.reorder_point * THOUSAND):
             reason = f"available {available} > reorder point {point}"
         elif terms.quantity == 0:
@@ -351,15 +352,15 @@ class Replenishment:
     def _reasons(self, terms: Terms) -> list[str]:
         reasons = []
         if terms.available <= round(terms.reorder_point * THOUSAND):
-            reasons.append(f"available {units(terms.available)} <= reorder point {significant(terms.reorder_point)}")
+            reasons.append(f"available {units(terms.available)} <= reorder point {figure(terms.reorder_point)}")
         needed_days = terms.lead_p90 + terms.review_days
         if needed_days > terms.horizon_days:
             reasons.append(
-                f"the forecast covers {significant(terms.horizon_days)} of {significant(needed_days)} days, "
+                f"the forecast covers {figure(terms.horizon_days)} of {figure(needed_days)} days, "
                 "continued in proportion"
             )
         if not terms.position.lead_known:
-            reasons.append(f"no lead time known, {significant(terms.lead_mean)} days assumed")
+            reasons.append(f"no lead time known, {figure(terms.lead_mean)} days assumed")
         if terms.rounding == "down":
             reasons.append("rounded down to stay within the maximum stock")
         return reasons

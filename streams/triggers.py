@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import orjson
 
+from streams.outputs import figure
 from streams.positions import Position
 from streams.state import SnapshotError, pack, unpack
 
@@ -115,17 +116,6 @@ def idempotency_key(series: str, number: int) -> str:
     return "rt_" + blake2b(f"{series}|{number}".encode(), digest_size=16).hexdigest()
 
 
-def significant(value: float) -> float:
-    """Round to the four significant digits of every published number.
-
-    Examples
-    --------
-    >>> significant(79.34567), significant(123456.0), significant(0.0)
-    (79.35, 123500.0, 0.0)
-    """
-    return float(f"{value:.4g}")
-
-
 def units(quantity: int) -> int | float:
     """Thousandths as units: a whole number where it is one, and never float noise.
 
@@ -146,7 +136,7 @@ def message(
     `position.ordered_since` (net units ordered since the count), `position.counted_at` and `source_location`.
     """
     key = terms.key
-    p10, p50, p90 = (significant(value) for value in terms.lead_demand)
+    p10, p50, p90 = (figure(value) for value in terms.lead_demand)
     cost = None if terms.cost is None else {"amount": terms.cost[0] / 100, "currency": terms.cost[1]}
     return orjson.dumps(
         {
@@ -162,7 +152,7 @@ def message(
             "source_location": terms.source or None,
             "quantity": {
                 "order_qty": units(terms.quantity),
-                "unrounded_qty": significant(terms.unrounded),
+                "unrounded_qty": figure(terms.unrounded),
                 "pack_size": units(terms.pack),
                 "moq": units(terms.moq),
                 "rounding": terms.rounding,
@@ -199,11 +189,11 @@ def trigger_id(key: str, revision: int) -> str:
 def _policy(terms: Terms) -> dict[str, Any]:
     return {
         "type": "s,S",
-        "reorder_point": significant(terms.reorder_point),
-        "order_up_to": significant(terms.order_up_to),
-        "service_level": significant(terms.level),
-        "review_period_days": significant(terms.review_days),
-        "lead_time_days": {"mean": significant(terms.lead_mean), "p90": significant(terms.lead_p90)},
+        "reorder_point": figure(terms.reorder_point),
+        "order_up_to": figure(terms.order_up_to),
+        "service_level": figure(terms.level),
+        "review_period_days": figure(terms.review_days),
+        "lead_time_days": {"mean": figure(terms.lead_mean), "p90": figure(terms.lead_p90)},
     }
 
 

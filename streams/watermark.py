@@ -137,7 +137,6 @@ class Watermark:
                 at = stop
                 continue
             self.tick_ms = int(ticks[at])
-            self._grow_older(1)
             if source[at] >= 0:
                 self._confirm(int(time_ms[at]), skus[at], [int(time_ms[i]) for i in waiting])
             released = self._release(waiting, time_ms)
@@ -146,8 +145,8 @@ class Watermark:
                 arrival.append(np.array([at], np.int64))
                 marks.append(self._pass(source[i : i + 1], time_ms[i : i + 1], ticks[at : at + 1]))
             if released:
-                self._unage(1)
                 continue
+            self._grow_older(1)
             given_up.extend((i, at) for i in self._expire(waiting))
             if self._is_ahead(at, source, time_ms):
                 waiting.append(at)
@@ -251,9 +250,6 @@ class Watermark:
 
     def _grow_older(self, events: int) -> None:
         self._parked = [(later + events, passed) for later, passed in self._parked]
-
-    def _unage(self, events: int) -> None:
-        self._parked = [(later - events, passed) for later, passed in self._parked]
 
     def _confirm(self, time_ms: int, sku: str, parked_ms: list[int]) -> None:
         for (_, passed), at in zip(self._parked, parked_ms, strict=True):

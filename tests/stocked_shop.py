@@ -11,9 +11,10 @@ import numpy.typing as npt
 import orjson
 
 from models.forecast import LEVELS
+from streams.calendar import DAY_MS
 from streams.events import Kind, LeadTime, Placement
 from streams.policy import ReplenishmentConfig
-from streams.positions import DAY_MS, Positions
+from streams.positions import Positions
 from streams.replenishment import Replenishment
 from streams.triggers import Trigger
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streams.calendar import DAY_MS
 from streams.events import Kind, LeadTime, Placement
-from streams.positions import ACCEPTED, CELL_MS, DAY_MS, HAS_LEAD, HAS_MAX, MAX_SOURCES, Positions, thousandths
+from streams.positions import ACCEPTED, CELL_MS, HAS_LEAD, HAS_MAX, MAX_SOURCES, Positions, thousandths
 from streams.state import SnapshotError
 
 NOON = 1_700_006_400_000 - 1_700_006_400_000 % CELL_MS

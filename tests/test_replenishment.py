@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from streams.events import Kind, LeadTime, Placement
+from streams.outputs import figure
 from streams.policy import Costs, ReplenishmentConfig, ReplenishmentError
 from streams.state import SnapshotError
-from streams.triggers import significant, units
+from streams.triggers import units
 from tests.stocked_shop import DAY0, Shop, at
 
 
@@ -139,7 +140,7 @@ def test_quantities_are_exact(thousandths: int, shown: float) -> None:
 
 
 def test_numbers_have_four_significant_digits() -> None:
-    assert [significant(value) for value in (45.59999, 123456.7, 0.000123456)] == [45.6, 123500.0, 0.0001235]
+    assert [figure(value) for value in (45.59999, 123456.7, 0.000123456)] == [45.6, 123500.0, 0.0001235]
 
 
 # ------------------------------------------------------------------------------------------------ when one opens

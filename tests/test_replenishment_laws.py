@@ -9,8 +9,8 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streams.calendar import DAY_MS
 from streams.events import Kind, Placement
-from streams.positions import DAY_MS
 from tests.stocked_shop import Shop, at, demand
 
 DECIDE = st.tuples(st.just("decide"), st.sampled_from([0.0, 1.0, 2.0, 5.0]), st.just(0))
