@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import typer.main
 from packaging.requirements import Requirement  # pytest brings it
+from typer.core import TyperGroup
 
 from shelftide.cli import app
 from streams.coordinator import Coordinator
@@ -63,18 +64,26 @@ def commands() -> Iterator[tuple[str, list[str]]]:
                     yield name, words[1:]
 
 
+def leaves(group: TyperGroup, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], set[str]]]:
+    """Every command that does something: its words, such as `broker up`, and its options."""
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from leaves(command, (*path, name))
+        else:
+            yield (*path, name), {option for param in command.params for option in param.opts}
+
+
 def test_commands_and_options_that_documents_name_exist() -> None:
-    program = typer.main.get_group(app)
+    known = dict(leaves(typer.main.get_group(app)))
     seen, unknown = set(), []
-    for name, (command, *words) in commands():
-        seen.add(command)
-        known = program.commands.get(command)
-        options = {option for param in known.params for option in param.opts} if known else set()
-        wrong = [word for word in words if word.startswith("--") and word not in options]
-        if known is None or wrong:
-            unknown.append((name, command, wrong))
+    for name, words in commands():
+        path = next((tuple(words[:n]) for n in (1, 2) if tuple(words[:n]) in known), ())
+        seen.add(path)
+        wrong = [word for word in words if word.startswith("--") and word not in known.get(path, ())]
+        if not path or wrong:
+            unknown.append((name, words[:2], wrong))
     assert unknown == []
-    assert seen == set(program.commands), "the README names every command"
+    assert seen == set(known), "the README names every command"
 
 
 def test_modules_that_documents_run_exist() -> None:

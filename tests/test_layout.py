@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("shelftide", "streams", "online", "models")
 PURE = ("streams", "online", "models")
+KAFKA = ("streams/kafka/", "tests/", "load_tests/")
 FILE_LINES = 450
 FUNCTION_LINES = 50
 
@@ -108,15 +109,31 @@ def test_tests_use_no_mocks() -> None:
     assert mocking == []
 
 
-def test_only_the_door_reads_clocks_or_speaks_to_the_outside() -> None:
+def pure() -> list[Path]:
+    """Files that know neither clock nor outside: the engine's, not those of its shells."""
+    return [path for path in tracked(*PURE) if not place(path).startswith("streams/kafka/")]
+
+
+def test_only_the_shells_read_clocks_or_speak_to_the_outside() -> None:
     banned = {"asyncio", "http", "multiprocessing", "pickle", "random", "socket", "threading", "time", "urllib.request"}
     brought = [
         f"{place(path)}: {name}"
-        for path in tracked(*PURE)
+        for path in pure()
         for name in imports(path)
         if name in banned or name.split(".")[0] in banned or name.startswith("urllib.request")
     ]
     assert brought == []
     asked = re.compile(r"^hash$|\b(datetime|date)\.(now|utcnow|today)$")
-    called = [place(path, call) for path in tracked(*PURE) for name, call in calls(path) if asked.search(name)]
+    called = [place(path, call) for path in pure() for name, call in calls(path) if asked.search(name)]
     assert called == []
+
+
+def test_kafka_is_known_in_one_folder() -> None:
+    clients = {"aiokafka", "confluent_kafka", "faust", "kafka", "mode"}
+    brought = [
+        f"{place(path)}: {name}"
+        for path in tracked(*PACKAGES, "tests", "load_tests")
+        for name in imports(path)
+        if name.split(".")[0] in clients and not place(path).startswith(KAFKA)
+    ]
+    assert brought == []
