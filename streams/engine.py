@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from sys import intern
 from typing import Any
 
@@ -21,75 +21,42 @@ import numpy as np
 import numpy.typing as npt
 
 from models.baseline import SeasonalWindow
-from models.forecast import Forecaster
+from models.forecast import Forecast, Forecaster
 from online.outcomes import Outcomes
 from online.scores import Scores
 from streams.buckets import Buckets
-from streams.calendar import Holidays, Width
+from streams.calendar import Holidays
 from streams.catalog import Catalog, ListedPrices
-from streams.dedupe import DedupeConfig
+from streams.due import Due, Request
+from streams.engine_config import EngineConfig
 from streams.events import EventBatch, Kind, pack_currency
 from streams.facts import Facts
+from streams.forecasting import Forecasting
 from streams.intake import Accepted, Intake
 from streams.outputs import TRIGGER_TOPIC, Output, Outputs, key_of
-from streams.panes import PaneConfig, Panes
-from streams.policy import ReplenishmentConfig
+from streams.panes import Panes
 from streams.positions import Positions
 from streams.price_alerts import PriceAlerts
-from streams.price_rules import PriceAlertConfig
-from streams.refresh import Refresh
+from streams.refresh import TILE_ROWS, Refresh
 from streams.replenishment import Replenishment
 from streams.series import SeriesMap
-from streams.state import BLOCK_ROWS, Record, SnapshotError, Table, pack, unpack
+from streams.state import BLOCK_ROWS, Record, SnapshotError, pack, unpack
 from streams.triggers import Trigger
-from streams.watermark import TimeConfig
+
+__all__ = ["Engine", "EngineConfig"]
 
 Slots = npt.NDArray[np.integer[Any]]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True)
-class EngineConfig:
-    """Settings of a shop's engine.
+@dataclass(slots=True)
+class _Rest:
+    """A batch or tick under way, and how far it came."""
 
-    Attributes
-    ----------
-    max_series
-        Series held at most; further ones are counted and refused. Memory is committed as series appear.
-    width
-        Day or hour buckets.
-    time_zone, location_time_zones
-        Where a day ends: for the shop, and for locations that have their own.
-    base_currency, rates
-        Currency that revenue is summed in, and units of it per unit of other currencies.
-    horizon
-        Steps forecast.
-    refresh_ms
-        Event time between refreshes of changed series within a bucket.
-    time, dedupe, prices, replenishment
-        Rules of the parts.
-    """
-
-    max_series: int = 100_000
-    width: Width = Width.DAY
-    time_zone: str = "UTC"
-    location_time_zones: Mapping[str, str] = field(default_factory=dict)
-    base_currency: str = "EUR"
-    rates: Mapping[str, float] = field(default_factory=dict)
-    horizon: int = 28
-    refresh_ms: int = 15 * 60_000
-    time: TimeConfig = field(default_factory=TimeConfig)
-    dedupe: DedupeConfig = field(default_factory=DedupeConfig)
-    prices: PriceAlertConfig = field(default_factory=PriceAlertConfig)
-    replenishment: ReplenishmentConfig = field(default_factory=ReplenishmentConfig)
-
-    @property
-    def panes(self) -> PaneConfig:
-        """Sizes of the panes for this width: 84 days, or 336 hours (two weeks)."""
-        if self.width is Width.DAY:
-            return PaneConfig()
-        return PaneConfig(buckets=336, open_buckets=12)
+    accepted: Accepted
+    at: int = 0
+    is_tick: bool = False
 
 
 class Engine:
@@ -103,6 +70,10 @@ class Engine:
         Answers batches; the seasonal window where none is given.
     shard
         Number of the shard.
+    deferred
+        False: forecasts are made on the spot. True: the shell asks for them (`gather`), has them made elsewhere and
+        hands them back (`absorb`); `process` and `tick` stop where series have become due (`paused`), so that a
+        shell may wait for their forecasts before it goes on with `resume`, or go on without them.
 
     Examples
     --------
@@ -117,7 +88,9 @@ class Engine:
     [1, 1]
     """
 
-    def __init__(self, config: EngineConfig, forecaster: Forecaster | None = None, shard: int = 0) -> None:
+    def __init__(
+        self, config: EngineConfig, forecaster: Forecaster | None = None, shard: int = 0, *, deferred: bool = False
+    ) -> None:
         self.config = config
         self.series = SeriesMap(config.max_series)
         self.panes = Panes(config.max_series, config.panes)
@@ -144,45 +117,70 @@ class Engine:
         self.outcomes = Outcomes(config.max_series, config.panes.open_buckets)
         self.scores = Scores(self.outcomes.horizons)
         self.counts: Counter[str] = Counter()
-        self._dirty = Table("dirty", config.max_series, {"dirty": (np.bool_, ())})
+        self.due = Due(config.max_series)
+        self._forecasting = Forecasting(
+            self.series, self.buckets, self.refresh, self.due, self.positions, self.replenishment, self.outcomes
+        )
+        self._deferred = deferred
         self._refreshed_ms = 0
+        self._rest: _Rest | None = None
         self._facts = Facts(self)
 
     # -- 1. events and ticks in
 
     def process(self, batch: EventBatch) -> Outputs:
         """Apply a batch of events in order of arrival; what it made due comes back."""
-        return self._run(self.intake.accept(batch))
+        return self._run(_Rest(self.intake.accept(batch)))
 
     def tick(self, now_ms: int) -> Outputs:
         """Let the shell's clock pass: idle sources stop holding the watermark, quiet buckets close."""
-        out = self._run(self.intake.tick(now_ms))
-        if self.intake.watermark_ms > 0:
-            self._advance(self.intake.watermark_ms, out)
+        return self._run(_Rest(self.intake.tick(now_ms), is_tick=True))
+
+    @property
+    def paused(self) -> bool:
+        """Whether a batch or tick stopped because series became due; `resume` goes on with it."""
+        return self._rest is not None
+
+    def resume(self) -> Outputs:
+        """Go on with a batch or tick that stopped."""
+        out = Outputs()
+        if self._rest is not None and self._go_on(self._rest, out):
+            self._rest = None
         return out
 
-    def _run(self, accepted: Accepted) -> Outputs:
+    def _run(self, rest: _Rest) -> Outputs:
+        if self._rest is not None:
+            raise RuntimeError("the batch before this one is paused; resume it first")
+        accepted = rest.accepted
         out = Outputs(dead_letters=accepted.letters)
-        marks, n, at = accepted.watermark_ms, len(accepted.batch), 0
-        first_ms = int(marks[0]) if n else self.intake.watermark_ms
+        first_ms = int(accepted.watermark_ms[0]) if len(accepted.batch) else self.intake.watermark_ms
         if first_ms > 0:
             self.buckets.start(first_ms)
         self._facts.begin(accepted.batch)
         for kind, count in enumerate(np.bincount(accepted.batch.kind).tolist()):
             if count:
                 self.counts[Kind(kind).name.lower()] += count
-        while at < n:
+        if not self._go_on(rest, out):
+            self._rest = rest
+        return out
+
+    def _go_on(self, rest: _Rest, out: Outputs) -> bool:
+        """Apply what is left; False where series became due that the shell may want to wait for."""
+        accepted = rest.accepted
+        marks, n = accepted.watermark_ms, len(accepted.batch)
+        while rest.at < n:
             due_ms = self._next_due_ms()
             stop = int(np.searchsorted(marks, due_ms)) if due_ms is not None else n
-            if stop > at:
-                self._apply(accepted, at, min(stop, n), out)
-            at = max(at, min(stop, n))
-            if at < n:
-                out.row = int(accepted.batch.row[at])
-                self._advance(int(marks[at]), out)
+            if stop > rest.at:
+                self._apply(accepted, rest.at, min(stop, n), out)
+            rest.at = max(rest.at, min(stop, n))
+            if rest.at < n:
+                out.row = int(accepted.batch.row[rest.at])
+                if self._advance(int(marks[rest.at]), out):
+                    return False
         # The watermark may have moved further, past dropped events: that shows with the next event or tick, wherever a
         # batch happens to end.
-        return out
+        return not (rest.is_tick and self.intake.watermark_ms > 0 and self._advance(self.intake.watermark_ms, out))
 
     # -- 2. events into state
 
@@ -233,8 +231,7 @@ class Engine:
 
     def touch(self, slots: Slots) -> None:
         """Note that forecasts or decisions of series are out of date."""
-        self._dirty["dirty"][slots] = True
-        self._dirty.touch(slots)
+        self.due.touch(slots)
 
     def remove_series(self, slot: int) -> None:
         """Free the slot of a series and zero its rows; its position and trigger were retired before."""
@@ -242,7 +239,7 @@ class Engine:
         self.refresh.clear(slot)
         self.listed.table.clear(slot)
         self.outcomes.clear(slot)
-        self._dirty.clear(slot)
+        self.due.clear(slot)
         self.series.free(slot)
 
     # -- 3. what the watermark makes due
@@ -253,25 +250,40 @@ class Engine:
             return None
         return min(due.at_ms, self._refreshed_ms + self.config.refresh_ms)
 
-    def _advance(self, watermark_ms: int, out: Outputs) -> None:
-        """Let everything due at or before the watermark happen, in the order of its time."""
+    def _advance(self, watermark_ms: int, out: Outputs) -> bool:
+        """Let everything due at or before the watermark happen in order of time; True where the shell may want a word.
+
+        Called again with the same watermark, it goes on where it stopped.
+        """
         self.buckets.start(watermark_ms)
         while (due := self.buckets.next_due()) is not None and due.at_ms <= watermark_ms:
             if due.what == "final":
                 self._finish(due.zone)
-            else:
-                self._close(due.zone, due.at_ms, out)
+                continue
+            self._close(due.zone, due.at_ms)
+            if self._answer_due(out):
+                return True
         grid_ms = watermark_ms // self.config.refresh_ms * self.config.refresh_ms
         if grid_ms > self._refreshed_ms:
             self._refreshed_ms = grid_ms
-            self._refresh_changed(grid_ms, out)
+            self.due.mark_changed(self.series.used)
+            return self._answer_due(out)
+        return False
+
+    def _answer_due(self, out: Outputs) -> bool:
+        """Forecast what is due, or tell that the shell has to."""
+        if self._deferred:
+            return len(self.due.waiting(self.series.used)) > 0
+        while (request := self.gather()) is not None:
+            self._absorb(request, self.refresh.forecaster.forecast(request.batch), self.model, None, out)
+        return False
 
     def _finish(self, zone: int) -> None:
         slots, bucket, demand = self.buckets.finish(zone, self.series.live())
         for matured in self.outcomes.mature(slots, bucket, demand):
             self.scores.add(matured.index, matured.quantiles, matured.actual)
 
-    def _close(self, zone: int, at_ms: int, out: Outputs) -> None:
+    def _close(self, zone: int, at_ms: int) -> None:
         state = self.buckets.zones[zone]
         shut = not self.holidays.is_open(state.zone.day_of(state.open), "")
         live = self.series.live()
@@ -280,38 +292,34 @@ class Engine:
         self.panes.add("promo", promoted, np.full(len(promoted), state.open), np.ones(len(promoted), np.uint8))
         slots, _ = self.buckets.close(zone, live, lambda own: self.listed.price(own, at_ms - 1), shut=shut)
         self.refresh.learn_pool(slots, state)
-        self._forecast(zone, slots, at_ms, out, at_close=True)
-        self._clean(slots)
-
-    def _clean(self, slots: Slots) -> None:
-        own = slots[self._dirty["dirty"][slots]]
-        self._dirty["dirty"][own] = False
-        self._dirty.touch(own)
-
-    def _refresh_changed(self, as_of_ms: int, out: Outputs) -> None:
-        changed = np.flatnonzero(self._dirty["dirty"][: self.series.used])
-        if not len(changed):
-            return
-        for zone in range(len(self.buckets.zones)):
-            self._forecast(zone, self.buckets.in_zone(changed, zone), as_of_ms, out, at_close=False)
-        self._clean(changed)
+        self.due.mark_closed(slots)
+        self.counts["closes"] += 1
 
     # -- 4. forecasts and what follows from them
 
-    def _forecast(self, zone: int, slots: Slots, as_of_ms: int, out: Outputs, *, at_close: bool) -> None:
-        state = self.buckets.zones[zone]
-        for refreshed in self.refresh.run(slots, state, as_of_ms, at_close=at_close):
-            forecasts = refreshed.forecasts
-            out.forecasts.append((out.row, forecasts))
-            if at_close:
-                self.outcomes.publish(refreshed.slots, state.open, forecasts.forecast.quantiles)
-            steps = np.array(forecasts.steps, np.int64)
-            triggers = self.replenishment.decide(
-                refreshed.slots, forecasts.forecast.cumulative, as_of_ms, forecasts.forecast_id, steps
-            )
-            self.publish(triggers, out)
-        self.counts["forecasts"] += len(slots)
-        self.counts["closes"] += at_close
+    @property
+    def model(self) -> str:
+        """Name of the forecaster that answers."""
+        return self.refresh.forecaster.name
+
+    def gather(self, rows: int = TILE_ROWS) -> Request | None:
+        """The next request for forecasts: of one zone, at most so many rows, most urgent first; None if none is due.
+
+        Each request must come back through `absorb`, in any order, answered by the model or by another.
+        """
+        return self._forecasting.gather(rows, self._refreshed_ms)
+
+    def absorb(self, request: Request, forecast: Forecast, model: str, reason: str | None = None) -> Outputs:
+        """Take over the answer to a request: forecasts to publish, and the decisions that follow from them."""
+        out = Outputs()
+        self._absorb(request, forecast, model, reason, out)
+        return out
+
+    def _absorb(self, request: Request, forecast: Forecast, model: str, reason: str | None, out: Outputs) -> None:
+        forecasts, triggers = self._forecasting.absorb(request, forecast, model, reason)
+        out.forecasts.append((out.row, forecasts))
+        self.counts["forecasts"] += len(request)
+        self.publish(triggers, out)
 
     def publish(self, triggers: list[Trigger], out: Outputs) -> None:
         """Put trigger revisions among the outputs."""
@@ -342,7 +350,7 @@ class Engine:
         if self.holidays.changed:
             self.holidays.changed = False
             yield "holidays/all", pack(self.holidays.snapshot())
-        yield from self._dirty.changes()
+        yield from self.due.table.changes()
         yield (
             "clock/engine",
             pack({"refreshed_ms": self._refreshed_ms, "counts": dict(self.counts), "scores": self.scores.snapshot(),
@@ -363,7 +371,7 @@ class Engine:
             If a key is unknown, or a record damaged, of another version or another layout.
         """
         parts = self._parts()
-        for key in sorted(records, key=_restore_order):
+        for key in sorted(records, key=restore_order):
             try:
                 if (part := parts.get(key.partition("/")[0])) is not None:
                     part.restore(key, records[key])
@@ -381,7 +389,7 @@ class Engine:
         return {
             "series": self.series, "open": self.buckets, "weeks": self.buckets, "closed": self.buckets,
             "facts": self.buckets, "sessions": self.buckets, "dedupe": self.intake, "catalog": self.catalog,
-            "dirty": self._dirty, "groups": self.catalog, "listed": self.listed, "channels": self.listed,
+            "dirty": self.due.table, "groups": self.catalog, "listed": self.listed, "channels": self.listed,
             "waiting": self.listed, "held": self.listed, "rates": self.refresh, "pool": self.refresh,
             "lines": self.prices, "positions": self.positions, "flows": self.positions, "sources": self.positions,
             "triggers": self.replenishment, "retired": self.replenishment, "reorders": self.replenishment,
@@ -420,9 +428,3 @@ def _phases(slots: Slots, flow: Bools, count: Bools) -> Iterator[tuple[Ints, Int
     for p in range(int(phase[flow | count].max()) + 1):
         own = phase == p
         yield np.flatnonzero(flow & own), np.flatnonzero(count & own)
-
-
-def _restore_order(key: str) -> tuple[str, int, str]:
-    """Records of one kind by number: ids that were seen come back in the order they came."""
-    name, _, rest = key.partition("/")
-    return (name, int(rest), "") if rest.isdecimal() else (name, -1, rest)

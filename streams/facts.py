@@ -17,6 +17,7 @@ import numpy.typing as npt
 from streams.buckets import Buckets
 from streams.calendar import Holidays, day_number
 from streams.catalog import FOREVER_MS, Catalog, Item, ListedPrices
+from streams.due import Due
 from streams.events import EventBatch, Kind, concat, epoch_ms
 from streams.outputs import Outputs
 from streams.positions import Positions
@@ -42,6 +43,7 @@ class Shard(Protocol):
     positions: Positions
     prices: PriceAlerts
     replenishment: Replenishment
+    due: Due
 
     def add_series(self, sku: str, location: str, time_ms: int) -> int:
         """Slot of a series, made where it is new; -1 where the maximum is reached."""
@@ -180,7 +182,10 @@ class Facts:
 
     def _ack(self, event: Any, index: int, out: Outputs) -> None:
         time_ms = self._time_ms(index)
-        self._engine.publish(self._engine.replenishment.ack(event.idempotency_key, event.status, time_ms), out)
+        triggers = self._engine.replenishment.ack(event.idempotency_key, event.status, time_ms)
+        for trigger in triggers:
+            self._engine.due.leave(trigger.slot)  # what was accepted is not in the stock that the forecast was made at
+        self._engine.publish(triggers, out)
 
     # -- catalog and calendar
 

@@ -154,6 +154,8 @@ class ForecastSet:
         Which engine made them.
     revision
         Of forecasts of one instant the greatest counts.
+    reason
+        Why another model than the one set answered, or None.
     """
 
     keys: list[tuple[str, str]]
@@ -169,6 +171,7 @@ class ForecastSet:
     model: str
     shard: int = 0
     revision: int = 1
+    reason: str | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -210,7 +213,7 @@ class ForecastSet:
                 "cumulative": cumulative[i],
                 "model": self.model,
                 "basis": Basis(int(f.basis[row])).name.lower(),
-                "reason": None,
+                "reason": self.reason,
                 "explanation": None,
             }
             body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)

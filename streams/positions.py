@@ -85,7 +85,7 @@ class Positions:
     def __init__(self, max_series: int) -> None:
         self.max_series = max_series
         self.sources_refused = 0
-        # Two tables, because a second of orders touches many rows: what orders change is 48 bytes a row, the rest 127.
+        # Two tables: a second of orders touches many rows, and what orders change is 48 bytes a row, the rest 127.
         self.flows = Table(
             "flows", max_series, {"net": (np.int64, ()), "cells": (np.int64, (CELLS,)), "last_ms": (np.int64, ())}
         )
@@ -113,6 +113,7 @@ class Positions:
                 "flags": (np.uint8, ()),
             },
         )
+        self.tables = (self.flows, self.table)
         self._sources: list[str] = [""]
         self._source_of: dict[str, int] = {"": 0}
         self._sources_written = 1

@@ -1,23 +1,23 @@
 """Forecasts from panes: builds the model's batches, asks the forecaster, keeps what decisions need of the answer.
 
-In: slots of one zone whose forecasts are due. Out: `ForecastSet` per tile of rows.
+In: slots of one zone whose forecasts are due. Out: a `Request` with the model's batch; of its answer a `ForecastSet`.
 Must not know: events, topics, decisions. Rule: a row's forecast depends on its own state and the pool alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from models.baseline import pool_of
-from models.forecast import F32, ForecastBatch, Forecaster, Pool
+from models.forecast import F32, Forecast, ForecastBatch, Forecaster, Pool
 from streams.buckets import Buckets, ZoneState
 from streams.calendar import Holidays
 from streams.catalog import Catalog, ListedPrices
+from streams.due import Request
 from streams.outputs import ForecastSet
 from streams.panes import PROMO, Panes, flags_of, stock_of
 from streams.series import SeriesMap
@@ -33,22 +33,6 @@ POOL_ROWS = 4096
 
 CHANNELS = ("units", "cancelled", "orders", "revenue", "views", "carts", "sessions", "price", "promo", "in_stock")
 """What `batch` can give as channels: names as `models.forecast.ForecastBatch` lists them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refreshed:
-    """Forecasts of some slots.
-
-    Attributes
-    ----------
-    slots
-        Rows, (B,).
-    forecasts
-        Their forecasts.
-    """
-
-    slots: Slots
-    forecasts: ForecastSet
 
 
 class Refresh:
@@ -106,36 +90,43 @@ class Refresh:
         self._pool_changed = True
         self._pool = pool_of(batch, len(self._catalog.groups))
 
-    def run(self, slots: Slots, zone: ZoneState, as_of_ms: int, *, at_close: bool) -> Iterator[Refreshed]:
-        """Forecast slots of one zone, a tile at a time."""
-        steps = zone.zone.starts_ms(zone.open, self.horizon)
-        season = self._buckets.width.season
-        for start in range(0, len(slots), TILE_ROWS):
-            part = slots[start : start + TILE_ROWS]
-            batch = self.batch(part, zone, as_of_ms)
-            forecast = self.forecaster.forecast(batch)
-            scale = 1 if season == 7 else 24
-            per_day = forecast.cumulative_mean[:, min(7 * scale, self.horizon) - 1] / min(7, self.horizon / scale)
-            self.table["per_day"][part] = per_day + np.float32(1)  # shifted by one: zero means never forecast
-            self.table.touch(part)
-            keys = [self._series.key(slot) for slot in part.tolist()]
-            yield Refreshed(
-                part,
-                ForecastSet(
-                    keys=keys,
-                    forecast=forecast,
-                    as_of_ms=as_of_ms,
-                    at_close=at_close,
-                    day=zone.zone.day_of(zone.open),
-                    hour=zone.zone.hour_of(zone.open),
-                    freq=self._buckets.width.value,
-                    time_zone=zone.zone.name,
-                    steps=steps,
-                    observed=batch.observed,
-                    model=self.forecaster.name,
-                    shard=self._shard,
-                ),
-            )
+    def request(self, slots: Slots, zone: int, as_of_ms: int, *, at_close: bool) -> Request:
+        """Gather what the forecaster needs for some slots of one zone."""
+        state = self._buckets.zones[zone]
+        return Request(
+            batch=self.batch(slots, state, as_of_ms),
+            slots=slots,
+            keys=[self._series.key(slot) for slot in slots.tolist()],
+            zone=zone,
+            opened=state.open,
+            steps=state.zone.starts_ms(state.open, self.horizon),
+            as_of_ms=as_of_ms,
+            at_close=at_close,
+        )
+
+    def answer(self, request: Request, forecast: Forecast, model: str, reason: str | None = None) -> ForecastSet:
+        """Take over forecasts: what decisions need of them is kept, and what readers need comes back."""
+        scale = 1 if self._buckets.width.season == 7 else 24
+        per_day = forecast.cumulative_mean[:, min(7 * scale, self.horizon) - 1] / min(7, self.horizon / scale)
+        kept = np.array([slot not in request.left for slot in request.slots.tolist()], np.bool_)
+        self.table["per_day"][request.slots[kept]] = per_day[kept] + np.float32(1)  # zero means never forecast
+        self.table.touch(request.slots[kept])
+        zone = self._buckets.zones[request.zone].zone
+        return ForecastSet(
+            keys=request.keys,
+            forecast=forecast,
+            as_of_ms=request.as_of_ms,
+            at_close=request.at_close,
+            day=zone.day_of(request.opened),
+            hour=zone.hour_of(request.opened),
+            freq=self._buckets.width.value,
+            time_zone=zone.name,
+            steps=request.steps,
+            observed=request.batch.observed,
+            model=model,
+            shard=self._shard,
+            reason=reason,
+        )
 
     def batch(self, slots: Slots, zone: ZoneState, as_of_ms: int) -> ForecastBatch:
         """Gather history and the known future of slots, as the forecaster reads them."""

@@ -17,7 +17,7 @@ from streams.calendar import DAY_MS
 from streams.events import unpack_currency
 from streams.outputs import figure, key_of
 from streams.policy import Orders, Outlook, Planner, Policy, ReplenishmentConfig
-from streams.positions import THOUSAND, Ints, Positions, Slots
+from streams.positions import THOUSAND, Bools, Ints, Positions, Slots
 from streams.reorder import DemandAhead
 from streams.state import Record, SnapshotError, Table, pack, unpack
 from streams.triggers import Terms, Trigger, idempotency_key, message, read_terms, trigger_id, units
@@ -100,6 +100,10 @@ class Replenishment:
     def __len__(self) -> int:
         """Number of open triggers."""
         return len(self._open)
+
+    def is_open(self, slots: Slots) -> Bools:
+        """Tell which slots have an open trigger."""
+        return np.asarray(self._table["quantity"][slots] > 0)
 
     def decide(
         self,
