@@ -77,7 +77,7 @@ def replay(
     engine.deadletter.v1.jsonl, one output value per line, and DIR/summary.json. Each appears when it is complete. The
     same events and options give the same bytes.
     """
-    from shelftide.settings import shop_settings
+    from shelftide.settings_sources import read_settings
     from streams.replay import ReplayConfig
     from streams.replay import replay as play
 
@@ -90,7 +90,7 @@ def replay(
         "max_series": max_series,
         "partitioner": partitioner,
     }
-    shop = shop_settings(settings, given)
+    shop = read_settings(settings, given)
     config = ReplayConfig(
         engine=shop.engine(),
         clock_ms=time.time_ns() // 1_000_000,

@@ -1,28 +1,35 @@
-"""Settings of a shop: what a file of settings and the options of a command say about it.
+"""Settings: what is set once for a shop, its Kafka and its workers, whatever the values come from.
 
-In: a TOML file, options of a command. Out: `ShopSettings`, and the engine's configuration made of it.
-Must not know: commands, events. Rule: an unknown key, or a value out of range, is an error and never ignored.
+In: values as `shelftide/settings_sources.py` found them. Out: `Settings`, and the engine's configuration made of it.
+Must not know: commands, events, files, the environment. Rule: an unknown key, or a value out of range, is an error and
+never ignored.
 
     time_zone = "Europe/London"
     base_currency = "GBP"
 
     [rates]
     EUR = 0.86
+
+    [kafka]
+    bootstrap_servers = "kafka-1:9092,kafka-2:9092"
+
+    [worker]
+    commit_interval_ms = 500
 """
 
 from __future__ import annotations
 
 import math
-import tomllib
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import msgspec
-from msgspec import Meta
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streams.calendar import DAY_MS, HOUR_MS, Width, Zone
 from streams.engine import EngineConfig
+from streams.kafka.settings import KafkaSettings, WorkerSettings, refuse_truth
+from streams.kafka.settings import SettingsError as SettingsError
 from streams.policy import ReplenishmentConfig
 from streams.price_rules import PriceAlertConfig
 
@@ -30,63 +37,85 @@ MOST_SERIES = 10_000_000
 """Series of one engine at most: above it, slots and hashes would need wider integers than they have."""
 
 
-class SettingsError(Exception):
-    """A setting is unknown or out of range; one sentence that names it and says what it must be."""
-
-
-class ShopSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is set once for a shop; the names are those of the options.
-
-    Attributes
-    ----------
-    time_zone, location_time_zones
-        Where a day ends: for the shop, and for locations that have their own.
-    base_currency, rates
-        Currency that revenue is summed in, and units of it per unit of other currencies.
-    bucket
-        ``day`` or ``hour``: width of the buckets that are forecast.
-    max_series
-        Series that each engine holds at most.
-    partitioner
-        How producers spread SKUs over partitions: ``murmur2``, or ``crc32`` (librdkafka).
+class Settings(BaseSettings):
+    """What is set once for a shop and where it runs; made by `settings_sources.read_settings`, or of values alone.
 
     Examples
     --------
-    >>> ShopSettings(time_zone="Europe/London", base_currency="GBP", rates={"EUR": 0.86}).checked().engine().rates
+    >>> Settings(time_zone="Europe/London", base_currency="GBP", rates={"EUR": 0.86}).engine().rates
     {'EUR': 0.86}
-    >>> ShopSettings(rates={"EUR": -1}).checked()
-    Traceback (most recent call last):
-    shelftide.settings.SettingsError: rate of EUR is -1; it must be a number above 0
+    >>> Settings().kafka.partitions
+    4
     """
 
-    time_zone: str = "UTC"
-    location_time_zones: dict[str, str] = {}
-    base_currency: str = "EUR"
-    rates: dict[str, float] = {}
-    bucket: Literal["day", "hour"] = "day"
-    max_series: Annotated[int, Meta(ge=1, le=MOST_SERIES)] = 100_000
-    partitioner: Literal["murmur2", "crc32"] = "murmur2"
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    def checked(self) -> ShopSettings:
-        """Give these settings back if zones, currencies and rates can be used.
+    time_zone: str = Field(default="UTC", description="Where a day of the shop ends: IANA name.")
+    location_time_zones: dict[str, str] = Field(default={}, description="Zones of locations that have their own.")
+    base_currency: str = Field(default="EUR", description="Currency that revenue is summed in: ISO 4217 code.")
+    rates: dict[str, Annotated[float, Field(strict=True)]] = Field(
+        default={}, description="Units of the base currency per unit of other currencies."
+    )
+    bucket: Literal["day", "hour"] = Field(default="day", description="Width of the buckets that are forecast.")
+    max_series: int = Field(default=100_000, ge=1, le=MOST_SERIES, description="Series that each engine holds at most.")
+    partitioner: Literal["murmur2", "crc32"] = Field(
+        default="murmur2", description="How producers spread SKUs over partitions: murmur2, or crc32 (librdkafka)."
+    )
+    kafka: KafkaSettings = Field(
+        default_factory=KafkaSettings, description="Where Kafka is, and which topics are this shop's."
+    )
+    worker: WorkerSettings = Field(default_factory=WorkerSettings, description="How one worker runs.")
 
-        Raises
-        ------
-        SettingsError
-            If a currency is no code of three capital letters, or a rate is not above 0.
-        streams.calendar.ZoneError
-            If a time zone is not known.
-        """
-        for name in (self.time_zone, *self.location_time_zones.values()):
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Values alone: `settings_sources` reads everything else, since it also says where a wrong value stood."""
+        return (init_settings,)
+
+    @field_validator("max_series", mode="before")
+    @classmethod
+    def _no_truth_as_number(cls, value: Any) -> Any:
+        return refuse_truth(value)
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        Zone(name, Width.DAY)
+        return name
+
+    @field_validator("location_time_zones")
+    @classmethod
+    def _known_zones(cls, zones: dict[str, str]) -> dict[str, str]:
+        for name in zones.values():
             Zone(name, Width.DAY)
-        for code in (self.base_currency, *self.rates):
-            if not (len(code) == 3 and code.isascii() and code.isalpha() and code.isupper()):
-                raise SettingsError(f"{code!r} is no currency code; give three capital letters such as GBP")
-        for code, rate in self.rates.items():
+        return zones
+
+    @field_validator("base_currency")
+    @classmethod
+    def _currency_code(cls, code: str) -> str:
+        if not (len(code) == 3 and code.isascii() and code.isalpha() and code.isupper()):
+            raise ValueError(f"{code!r} is no currency code; give three capital letters such as GBP")
+        return code
+
+    @field_validator("rates")
+    @classmethod
+    def _usable_rates(cls, rates: dict[str, float]) -> dict[str, float]:
+        for code, rate in rates.items():
+            cls._currency_code(code)
             if not (rate > 0 and math.isfinite(rate)):
-                raise SettingsError(f"rate of {code} is {rate:g}; it must be a number above 0")
+                raise ValueError(f"rate of {code} is {rate:g}; it must be a number above 0")
+        return rates
+
+    @model_validator(mode="after")
+    def _base_currency_is_its_own_unit(self) -> Settings:
         if self.rates.get(self.base_currency, 1.0) != 1.0:
-            raise SettingsError(f"{self.base_currency} is the base currency; leave its rate out")
+            raise ValueError(f"{self.base_currency} is the base currency; leave it out of rates")
         return self
 
     def engine(self) -> EngineConfig:
@@ -104,39 +133,6 @@ class ShopSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             replenishment=replace(ReplenishmentConfig(), bucket_ms=HOUR_MS if hourly else DAY_MS),
         )
 
-
-def shop_settings(file: Path | None, options: dict[str, Any]) -> ShopSettings:
-    """Read settings from a file, if one is named; options that are given (not None) override it.
-
-    Raises
-    ------
-    SettingsError
-        If the file cannot be read, or a setting is unknown or wrong.
-    streams.calendar.ZoneError
-        If a time zone is not known.
-
-    Examples
-    --------
-    >>> shop_settings(None, {"time_zone": "Asia/Tokyo", "bucket": None}).time_zone
-    'Asia/Tokyo'
-    """
-    where = "settings" if file is None else repr(str(file))
-    given = _read(file) if file is not None else {}
-    for name, value in options.items():
-        if value is not None:
-            given[name] = {**given.get(name, {}), **value} if isinstance(value, dict) else value
-    try:
-        return msgspec.convert(given, ShopSettings).checked()
-    except msgspec.ValidationError as error:
-        known = ", ".join(ShopSettings.__struct_fields__)
-        hint = f"; the settings are {known}" if "unknown field" in str(error) else ""
-        raise SettingsError(f"{where}: {error}{hint}") from error
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{str(file)!r} cannot be read ({error.strerror or error}); check the path") from error
-    except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
-        raise SettingsError(f"{str(file)!r} is no TOML file ({error})") from error
+    def redacted(self) -> dict[str, Any]:
+        """Names and values as JSON has them, tables inside, secrets as stars."""
+        return self.model_dump(mode="json")

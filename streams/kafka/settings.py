@@ -37,6 +37,19 @@ class SettingsError(Exception):
     """A setting is unknown, out of range, or names what is not there; one sentence that says which, and what to do."""
 
 
+def refuse_truth(value: Any) -> Any:
+    """Give a value back that is not true or false, which pydantic would take for 1 and 0.
+
+    Raises
+    ------
+    ValueError
+        If it is.
+    """
+    if isinstance(value, bool):
+        raise ValueError("true and false are no value of it")
+    return value
+
+
 class Table(BaseModel):
     """What every table of settings does: never changes, refuses unknown keys, and repeats no input in its errors."""
 
@@ -45,9 +58,7 @@ class Table(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_as_number(cls, value: Any) -> Any:
-        if isinstance(value, bool):
-            raise ValueError("true and false are no value of it")
-        return value
+        return refuse_truth(value)
 
     def redacted(self) -> dict[str, Any]:
         """Names and values as JSON has them, secrets as stars."""
@@ -70,33 +81,41 @@ class KafkaSettings(Table):
     """
 
     bootstrap_servers: str = Field(
-        f"{LOOPBACK}:9092", description="Brokers to ask first: `host:port`, several joined by commas."
+        default=f"{LOOPBACK}:9092", description="Brokers to ask first: `host:port`, several joined by commas."
     )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="Whether connections are encrypted (SSL) and authenticated (SASL)."
+        default="PLAINTEXT", description="Whether connections are encrypted (SSL) and authenticated (SASL)."
     )
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
-        None, description="How the password is proven; needed with SASL."
+        default=None, description="How the password is proven; needed with SASL."
     )
-    sasl_username: Annotated[str, Field(min_length=1)] | None = Field(None, description="User; needed with SASL.")
-    sasl_password: SecretStr | None = Field(None, description="Password; needed with SASL. Best in a secret file.")
+    sasl_username: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="User; needed with SASL."
+    )
+    sasl_password: SecretStr | None = Field(
+        default=None, description="Password; needed with SASL. Best in a secret file."
+    )
     ssl_ca_file: Path | None = Field(
-        None, description="PEM file of the authorities that brokers are checked against; none: those of the system."
+        default=None,
+        description="PEM file of the authorities that brokers are checked against; none: those of the system.",
     )
-    ssl_certificate_file: Path | None = Field(None, description="PEM file of this client's certificate.")
-    ssl_key_file: Path | None = Field(None, description="PEM file of the certificate's key.")
-    ssl_key_password: SecretStr | None = Field(None, description="Password of the key file.")
+    ssl_certificate_file: Path | None = Field(default=None, description="PEM file of this client's certificate.")
+    ssl_key_file: Path | None = Field(default=None, description="PEM file of the certificate's key.")
+    ssl_key_password: SecretStr | None = Field(default=None, description="Password of the key file.")
     application_id: str = Field(
-        "shelftide", pattern=f"^{NAME}+$", max_length=_LONGEST_NAME,
+        default="shelftide", pattern=f"^{NAME}+$", max_length=_LONGEST_NAME,
         description="Name of the worker group, and head of its transactional ids.",
     )  # fmt: skip
     topic_prefix: str = Field(
-        "", pattern=f"^{NAME}*$", max_length=_LONGEST_NAME, description="Put before every topic's name, dot included."
+        default="",
+        pattern=f"^{NAME}*$",
+        max_length=_LONGEST_NAME,
+        description="Put before every topic's name, dot included.",
     )
     partitions: int = Field(
-        4, ge=1, le=1024, description="Partitions of the item topics: the shards. Fixed once topics exist."
+        default=4, ge=1, le=1024, description="Partitions of the item topics: the shards. Fixed once topics exist."
     )
-    replication_factor: int = Field(1, ge=1, le=32, description="Copies of each topic, on as many brokers.")
+    replication_factor: int = Field(default=1, ge=1, le=32, description="Copies of each topic, on as many brokers.")
 
     @field_validator("bootstrap_servers")
     @classmethod
@@ -241,39 +260,52 @@ class WorkerSettings(Table):
     """
 
     instance_id: str | None = Field(
-        None, pattern=f"^{NAME}+$", max_length=_LONGEST_NAME,
+        default=None, pattern=f"^{NAME}+$", max_length=_LONGEST_NAME,
         description="Name of this worker in its group, kept over restarts: it then takes its shards back at once.",
     )  # fmt: skip
     session_timeout_ms: int = Field(
-        10_000, ge=1_000, le=1_800_000, description="Silence after which Kafka gives a worker's shards to others."
+        default=10_000,
+        ge=1_000,
+        le=1_800_000,
+        description="Silence after which Kafka gives a worker's shards to others.",
     )
     commit_interval_ms: int = Field(
-        1_000, ge=10, le=30_000, description="Time between commits. Kafka aborts transactions after 60,000."
+        default=1_000, ge=10, le=30_000, description="Time between commits. Kafka aborts transactions after 60,000."
     )
-    chunk_rows: int = Field(10_000, ge=1, le=1_000_000, description="Records fetched at once, at most.")
+    chunk_rows: int = Field(default=10_000, ge=1, le=1_000_000, description="Records fetched at once, at most.")
     max_buffered_bytes: int = Field(
-        64 * MIB, ge=MIB, le=16_384 * MIB, description="Fetched and not yet processed, at most; then fetching waits."
+        default=64 * MIB,
+        ge=MIB,
+        le=16_384 * MIB,
+        description="Fetched and not yet processed, at most; then fetching waits.",
     )
     clock: Literal["wall", "record"] = Field(
-        "wall", description="What moves time on: this machine's clock, or the records' Kafka timestamps alone."
+        default="wall", description="What moves time on: this machine's clock, or the records' Kafka timestamps alone."
     )
     connect_timeout_s: float = Field(
-        30.0, ge=0.1, le=3_600, description="How long a command or worker tries to reach Kafka before it gives up."
+        default=30.0,
+        ge=0.1,
+        le=3_600,
+        description="How long a command or worker tries to reach Kafka before it gives up.",
     )
-    forecast_rows: int = Field(2_048, ge=1, le=65_536, description="Series per batch of the forecaster, at most.")
+    forecast_rows: int = Field(
+        default=2_048, ge=1, le=65_536, description="Series per batch of the forecaster, at most."
+    )
     forecast_timeout_s: float = Field(
-        30.0, ge=0.01, le=3_600, description="Time a batch may take before the baseline answers for the model."
+        default=30.0, ge=0.01, le=3_600, description="Time a batch may take before the baseline answers for the model."
     )
-    forecast_wait_ms: int = Field(200, ge=0, le=60_000, description="How long a batch waits to fill up.")
-    metrics_host: str = Field(LOOPBACK, min_length=1, description="Address that metrics are served on.")
+    forecast_wait_ms: int = Field(default=200, ge=0, le=60_000, description="How long a batch waits to fill up.")
+    metrics_host: str = Field(default=LOOPBACK, min_length=1, description="Address that metrics are served on.")
     metrics_port: int | None = Field(
-        9_464, ge=-1, le=65_535, description="Port that metrics are served on: 0 any free one, -1 none."
+        default=9_464, ge=-1, le=65_535, description="Port that metrics are served on: 0 any free one, -1 none."
     )
     state_folder: Path = Field(
         default_factory=state_folder, description="Where this machine's state lies, such as the data of `broker up`."
     )
-    log_format: Literal["text", "json"] = Field("text", description="Form of log lines on stderr.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["text", "json"] = Field(default="text", description="Form of log lines on stderr.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level that is logged."
+    )
 
     @field_validator("metrics_port")
     @classmethod
