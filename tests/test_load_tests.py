@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from load_tests.kafka.drains import Meter
+from load_tests.kafka.orders import orders, values
+from load_tests.kafka.report import goals, summary, text
+from load_tests.kafka.runs import Run
+from streams.decode import decode
+from streams.panes import UNIT
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
@@ -16,7 +24,9 @@ SMALL = {
     "baseline": ["--series", "64", "--repeats", "1"],
     "replenishment": ["--series", "200"],
     "simulate": ["--items", "20", "--days", "3", "--json"],
+    "throughput": ["--records", "3000", "--repeats", "1", "--json", "--engines", "aiokafka-drain,librdkafka-drain"],
 }
+ON_KAFKA = {"throughput"}
 
 
 def output(name: str, *arguments: str) -> str:
@@ -29,6 +39,8 @@ def output(name: str, *arguments: str) -> str:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_benchmark_runs_small(name: str) -> None:
+    if name in ON_KAFKA and (shutil.which("java") is None or shutil.which("mvn") is None):
+        pytest.skip("no Java 17 or Maven on this machine")
     told = output(name, *SMALL[name])
     assert json.loads(told) if "--json" in SMALL[name] else told
 
@@ -44,6 +56,42 @@ def test_the_price_benchmark_writes_alerts_in_the_form_that_is_scored(tmp_path: 
     output("price_alerts", str(events), "--out", str(tmp_path / "alerts.jsonl"))
     states = [json.loads(line)["status"] for line in (tmp_path / "alerts.jsonl").read_text().splitlines()]
     assert states == ["firing", "resolved"]
+
+
+def run_of(engine: str, repeat: int, rate: float) -> Run:
+    return Run(engine, repeat, 1000, rate=rate, rate_2nd_half=2 * rate, cpu_us=3.0)
+
+
+def test_shares_are_made_within_a_repeat() -> None:
+    runs = [run_of("aiokafka-drain", n, rate) for n, rate in enumerate((100.0, 200.0, 400.0))]
+    runs += [run_of("worker", n, rate) for n, rate in enumerate((150.0, 200.0, 200.0))]
+    assert summary(runs)["worker"]["share_of_yardstick"] == {"median": 1.0, "min": 0.5, "max": 1.5}
+    assert goals(runs)["of a bare aiokafka drain"]["reached"]
+
+
+def test_a_run_that_failed_has_no_figures_and_its_reason_is_told() -> None:
+    runs = [run_of("aiokafka-drain", 0, 100.0), Run("worker", 0, 1000, error="exit code 1")]
+    engines = summary(runs)
+    told = text({"engines": engines, "goals": goals(runs), "left_out": {"quix": "not here"}})
+    assert engines["worker"]["rate"] is None
+    assert "exit code 1" in told
+    assert "left out: quix: not here" in told
+
+
+def test_the_first_batch_starts_the_clock_and_is_not_counted() -> None:
+    meter = Meter(total=30)
+    assert [meter.tick(10), meter.tick(10), meter.tick(10)] == [False, False, True]
+    found = meter.result()
+    assert found["rate"] is not None
+    assert found["rate_2nd_half"] is not None
+
+
+def test_orders_are_those_of_the_contract_but_for_the_broken_ones() -> None:
+    made = orders(1000, days=2)
+    batch, letters = decode(list(values(made)), clock_ms=int(made.stamp_ms[-1]))
+    expected = made.expected()
+    assert (len(batch), len(letters)) == (expected["valid"], 1)
+    assert batch.quantity.sum() / UNIT == expected["quantity"]
 
 
 def test_every_benchmark_is_run() -> None:
