@@ -182,3 +182,14 @@ def take(batch: ForecastBatch, rows: npt.NDArray[Any] | slice) -> ForecastBatch:
         known={name: values[rows] for name, values in batch.known.items()},
         weeks=None if batch.weeks is None else batch.weeks[rows],
     )
+
+
+def take_forecast(forecast: Forecast, rows: npt.NDArray[Any] | slice) -> Forecast:
+    """Select rows of a forecast, in the order given."""
+    return Forecast(
+        quantiles=forecast.quantiles[rows],
+        mean=forecast.mean[rows],
+        cumulative=forecast.cumulative[rows],
+        cumulative_mean=forecast.cumulative_mean[rows],
+        basis=forecast.basis[rows],
+    )

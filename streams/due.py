@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.forecast import ForecastBatch
+from models.forecast import Forecast, ForecastBatch
+from streams.outputs import ForecastSet
 from streams.state import Table
 
 Slots = npt.NDArray[np.integer[Any]]
@@ -48,6 +49,8 @@ class Request:
         Instant the forecasts stand for.
     at_close
         Whether a bucket's close asked for them.
+    day, hour, freq, time_zone, shard
+        As in `ForecastSet`.
     positions
         Stock of the rows at that instant, for the decisions.
     left
@@ -62,11 +65,34 @@ class Request:
     steps: list[int]
     as_of_ms: int
     at_close: bool
+    day: int = 0
+    hour: int = 0
+    freq: str = "D"
+    time_zone: str = "UTC"
+    shard: int = 0
     positions: Rows = field(default_factory=list)
     left: set[int] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.slots)
+
+    def answer(self, forecast: Forecast, model: str, reason: str | None = None) -> ForecastSet:
+        """Forecasts as readers see them; may be called by any thread, for it touches no state of the engine."""
+        return ForecastSet(
+            keys=self.keys,
+            forecast=forecast,
+            as_of_ms=self.as_of_ms,
+            at_close=self.at_close,
+            day=self.day,
+            hour=self.hour,
+            freq=self.freq,
+            time_zone=self.time_zone,
+            steps=self.steps,
+            observed=self.batch.observed,
+            model=model,
+            shard=self.shard,
+            reason=reason,
+        )
 
 
 class Due:

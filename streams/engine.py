@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.baseline import SeasonalWindow
-from models.forecast import Forecast, Forecaster
+from models.forecast import Forecaster
 from online.outcomes import Outcomes
 from online.scores import Scores
 from streams.buckets import Buckets
@@ -33,14 +33,14 @@ from streams.events import EventBatch, Kind, pack_currency
 from streams.facts import Facts
 from streams.forecasting import Forecasting
 from streams.intake import Accepted, Intake
-from streams.outputs import TRIGGER_TOPIC, Output, Outputs, key_of
+from streams.outputs import TRIGGER_TOPIC, ForecastSet, Output, Outputs, key_of
 from streams.panes import Panes
 from streams.positions import Positions
 from streams.price_alerts import PriceAlerts
 from streams.refresh import TILE_ROWS, Refresh
 from streams.replenishment import Replenishment
 from streams.series import SeriesMap
-from streams.state import BLOCK_ROWS, Record, SnapshotError, pack, unpack
+from streams.state import BLOCK_ROWS, Record, SnapshotError, pack, restore_order, unpack
 from streams.triggers import Trigger
 
 __all__ = ["Engine", "EngineConfig"]
@@ -275,7 +275,7 @@ class Engine:
         if self._deferred:
             return len(self.due.waiting(self.series.used)) > 0
         while (request := self.gather()) is not None:
-            self._absorb(request, self.refresh.forecaster.forecast(request.batch), self.model, None, out)
+            self._absorb(request, request.answer(self.refresh.forecaster.forecast(request.batch), self.model), out)
         return False
 
     def _finish(self, zone: int) -> None:
@@ -309,17 +309,16 @@ class Engine:
         """
         return self._forecasting.gather(rows, self._refreshed_ms)
 
-    def absorb(self, request: Request, forecast: Forecast, model: str, reason: str | None = None) -> Outputs:
-        """Take over the answer to a request: forecasts to publish, and the decisions that follow from them."""
+    def absorb(self, request: Request, forecasts: ForecastSet) -> Outputs:
+        """Take over the answer to a request (`Request.answer`), and what follows from it: forecasts and triggers."""
         out = Outputs()
-        self._absorb(request, forecast, model, reason, out)
+        self._absorb(request, forecasts, out)
         return out
 
-    def _absorb(self, request: Request, forecast: Forecast, model: str, reason: str | None, out: Outputs) -> None:
-        forecasts, triggers = self._forecasting.absorb(request, forecast, model, reason)
+    def _absorb(self, request: Request, forecasts: ForecastSet, out: Outputs) -> None:
         out.forecasts.append((out.row, forecasts))
         self.counts["forecasts"] += len(request)
-        self.publish(triggers, out)
+        self.publish(self._forecasting.absorb(request, forecasts), out)
 
     def publish(self, triggers: list[Trigger], out: Outputs) -> None:
         """Put trigger revisions among the outputs."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from models.forecast import Forecast
+from models.forecast import take_forecast
 from online.outcomes import Outcomes
 from streams.buckets import Buckets
 from streams.due import CLOSED, Due, Request, Slots, as_of, copy_rows
@@ -69,25 +69,23 @@ class Forecasting:
         self._due.begin(request)
         return request
 
-    def absorb(
-        self, request: Request, forecast: Forecast, model: str, reason: str | None
-    ) -> tuple[ForecastSet, list[Trigger]]:
-        """Forecasts to publish, and the triggers decided from them and from the stock of their instant."""
-        forecasts = self._refresh.answer(request, forecast, model, reason)
+    def absorb(self, request: Request, forecasts: ForecastSet) -> list[Trigger]:
+        """Take over the answer to a request; triggers decided from it and the stock of its instant come back."""
         self._due.end(request)
         stay = np.array([slot not in request.left for slot in request.slots.tolist()], np.bool_)
         slots, rows = request.slots[stay], np.flatnonzero(stay)
+        forecast = take_forecast(forecasts.forecast, rows)
+        self._refresh.keep(slots, forecast)
         if request.at_close and self._buckets.zones[request.zone].open == request.opened:
-            self._outcomes.publish(slots, request.opened, forecast.quantiles[stay])
+            self._outcomes.publish(slots, request.opened, forecast.quantiles)
         with as_of(self._positions.tables, request.slots, request.positions):
-            triggers = self._replenishment.decide(
+            return self._replenishment.decide(
                 slots,
-                forecast.cumulative[stay],
+                forecast.cumulative,
                 request.as_of_ms,
                 lambda row: forecasts.forecast_id(int(rows[row])),
                 np.array(request.steps, np.int64),
             )
-        return forecasts, triggers
 
     def _cover(self, slots: Slots, now_ms: int) -> npt.NDArray[np.float64]:
         """Days that stock lasts, as far as known; series with an open trigger before all others."""

@@ -1,6 +1,6 @@
 """Forecasts from panes: builds the model's batches, asks the forecaster, keeps what decisions need of the answer.
 
-In: slots of one zone whose forecasts are due. Out: a `Request` with the model's batch; of its answer a `ForecastSet`.
+In: slots of one zone whose forecasts are due. Out: a `Request` with the model's batch.
 Must not know: events, topics, decisions. Rule: a row's forecast depends on its own state and the pool alone.
 """
 
@@ -18,7 +18,6 @@ from streams.buckets import Buckets, ZoneState
 from streams.calendar import Holidays
 from streams.catalog import Catalog, ListedPrices
 from streams.due import Request
-from streams.outputs import ForecastSet
 from streams.panes import PROMO, Panes, flags_of, stock_of
 from streams.series import SeriesMap
 from streams.state import Record, Table, pack, unpack
@@ -102,31 +101,19 @@ class Refresh:
             steps=state.zone.starts_ms(state.open, self.horizon),
             as_of_ms=as_of_ms,
             at_close=at_close,
+            day=state.zone.day_of(state.open),
+            hour=state.zone.hour_of(state.open),
+            freq=self._buckets.width.value,
+            time_zone=state.zone.name,
+            shard=self._shard,
         )
 
-    def answer(self, request: Request, forecast: Forecast, model: str, reason: str | None = None) -> ForecastSet:
-        """Take over forecasts: what decisions need of them is kept, and what readers need comes back."""
+    def keep(self, slots: Slots, forecast: Forecast) -> None:
+        """Keep what decisions need of forecasts."""
         scale = 1 if self._buckets.width.season == 7 else 24
         per_day = forecast.cumulative_mean[:, min(7 * scale, self.horizon) - 1] / min(7, self.horizon / scale)
-        kept = np.array([slot not in request.left for slot in request.slots.tolist()], np.bool_)
-        self.table["per_day"][request.slots[kept]] = per_day[kept] + np.float32(1)  # zero means never forecast
-        self.table.touch(request.slots[kept])
-        zone = self._buckets.zones[request.zone].zone
-        return ForecastSet(
-            keys=request.keys,
-            forecast=forecast,
-            as_of_ms=request.as_of_ms,
-            at_close=request.at_close,
-            day=zone.day_of(request.opened),
-            hour=zone.hour_of(request.opened),
-            freq=self._buckets.width.value,
-            time_zone=zone.name,
-            steps=request.steps,
-            observed=request.batch.observed,
-            model=model,
-            shard=self._shard,
-            reason=reason,
-        )
+        self.table["per_day"][slots] = per_day + np.float32(1)  # shifted by one: zero means never forecast
+        self.table.touch(slots)
 
     def batch(self, slots: Slots, zone: ZoneState, as_of_ms: int) -> ForecastBatch:
         """Gather history and the known future of slots, as the forecaster reads them."""

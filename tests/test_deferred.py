@@ -36,7 +36,7 @@ def answered(engine: Engine, rows: int = 2048) -> list[Outputs]:
     """Answer all requests that an engine has."""
     out = []
     while (request := engine.gather(rows)) is not None:
-        out.append(engine.absorb(request, BASELINE.forecast(request.batch), BASELINE.name))
+        out.append(engine.absorb(request, request.answer(BASELINE.forecast(request.batch), BASELINE.name)))
     return out
 
 
@@ -101,7 +101,7 @@ def test_answers_that_never_come_stop_nothing(seed: int) -> None:
     assert np.array_equal(engine.panes.ring["units"], alone.panes.ring["units"])
     # They come at last, in the wrong order: they are taken over, and nothing is due any more.
     for request in reversed(held):
-        engine.absorb(request, BASELINE.forecast(request.batch), BASELINE.name)
+        engine.absorb(request, request.answer(BASELINE.forecast(request.batch), BASELINE.name))
     answered(engine)
     assert engine.due.count(engine.series.used)[1] == 0
 
