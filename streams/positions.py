@@ -369,7 +369,7 @@ class Positions:
         >>> positions = Positions(9)
         >>> _ = positions.count(3, on_hand=10, time_ms=1000)
         >>> [key for key, value in positions.changes()]
-        ['positions/0']
+        ['positions/+1']
         """
         for index in range(self._sources_written, len(self._sources)):
             yield f"sources/{index}", pack(self._sources[index])
@@ -378,7 +378,7 @@ class Positions:
         yield from self.flows.changes()
 
     def restore(self, key: str, value: bytes | None) -> None:
-        """Take over one record; the order of different keys does not matter.
+        """Take over one record; records of a table come in the order of `streams.state.restore_order`.
 
         Raises
         ------

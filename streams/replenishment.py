@@ -59,7 +59,7 @@ class Replenishment:
     >>> trigger.status, replenishment.decide(row, cumulative, now + 2000, ["f2"], starts)
     ('acknowledged', [])
     >>> [key for key, value in replenishment.changes()], replenishment.retire(3, now + 3000)
-    (['triggers/3', 'reorders/0'], [])
+    (['triggers/3', 'reorders/+1'], [])
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class Replenishment:
         yield from self._table.changes()
 
     def restore(self, key: str, value: bytes | None) -> None:
-        """Take over one record; the order of different keys does not matter.
+        """Take over one record; records of a table come in the order of `streams.state.restore_order`.
 
         Raises
         ------
