@@ -25,7 +25,7 @@ JAVA_VERSION = 17
 FETCH_S = 600
 """How long Maven may take on a slow line; the jars have 43 MB."""
 
-_POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+_POM = f"""<project><modelVersion>4.0.0</modelVersion>
 <groupId>shelftide</groupId><artifactId>broker</artifactId><version>1</version><dependencies>
 <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{KAFKA_VERSION}</version>
 </dependency>
@@ -49,8 +49,9 @@ class BrokerError(Exception):
 
 
 def cache_folder() -> Path:
-    """Where the user's programs keep what can be fetched again: `XDG_CACHE_HOME`, or `.cache` at home."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shelftide"
+    """Where programs of this user keep what can be fetched again, as the XDG base directories have it."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(given) if os.path.isabs(given) else Path.home() / ".cache") / "shelftide"
 
 
 def java_program() -> str:
