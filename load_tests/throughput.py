@@ -34,7 +34,8 @@ from load_tests.kafka.peers import PEERS, PeerError
 from load_tests.kafka.peers import command as peer_command
 from load_tests.kafka.processes import listener
 from load_tests.kafka.runs import Run, run_command
-from streams.kafka.broker import LocalBroker, free_port
+from streams.kafka.broker import LocalBroker
+from streams.kafka.broker_properties import free_port
 
 ROOT = Path(__file__).parents[1]
 DEFAULT = ["aiokafka-drain", "worker", "kstreams", "librdkafka-drain", "faust-take", "faust-table", "quix", "bytewax"]
@@ -143,7 +144,7 @@ def broker(bootstrap: str | None, home: Path) -> Iterator[str]:
     if bootstrap is not None:
         yield bootstrap
         return
-    local = LocalBroker(home / "broker", free_port(), heap="1g")
+    local = LocalBroker(home / "broker", free_port(), heap="1g", java_options=())  # Java's own defaults, as in earnest
     local.up()
     try:
         yield local.bootstrap

@@ -14,7 +14,10 @@ from load_tests.kafka.drains import Meter
 from load_tests.kafka.orders import orders, values
 from load_tests.kafka.report import goals, summary, text
 from load_tests.kafka.runs import Run
+from load_tests.kafka.state import units
+from load_tests.kafka.worker import Sample, span
 from streams.decode import decode
+from streams.engine import Engine, EngineConfig
 from streams.panes import UNIT
 
 ROOT = Path(__file__).parents[1]
@@ -92,6 +95,30 @@ def test_orders_are_those_of_the_contract_but_for_the_broken_ones() -> None:
     expected = made.expected()
     assert (len(batch), len(letters)) == (expected["valid"], 1)
     assert batch.quantity.sum() / UNIT == expected["quantity"]
+
+
+def test_units_of_committed_state_are_those_of_the_orders() -> None:
+    made, config, live = orders(3000, days=10.3), EngineConfig(max_series=10_000, base_currency="GBP"), {}
+    engine, lines = Engine(config), list(values(made))
+    for start in range(0, len(made), 500):
+        batch, _ = decode(lines[start : start + 500], clock_ms=int(made.stamp_ms[-1]))
+        batch.tick_ms[:] = batch.time_ms
+        engine.process(batch)
+        live |= dict(engine.changes())
+    quantity, revenue = units(config, [{key: value for key, value in live.items() if value is not None}])
+    expected = made.expected()
+    assert quantity == expected["quantity"]
+    assert revenue == pytest.approx(expected["revenue"], rel=1e-6)
+
+
+def sample(at_s: float, processed: int, committed: int) -> Sample:
+    return Sample(at_s, processed, committed, cpu_s=at_s / 2)
+
+
+def test_the_clock_of_our_worker_ends_with_its_last_commit() -> None:
+    found = span([sample(1.0, 100, 0), sample(2.0, 600, 500), sample(3.0, 1100, 500), sample(6.0, 1100, 1100)])
+    assert (found["rate"], found["processed_rate"], found["tail_s"]) == (200.0, 500.0, 3.0)
+    assert found["cpu_us"] == 2500.0
 
 
 def test_every_benchmark_is_run() -> None:

@@ -51,7 +51,7 @@ class Meter:
 
 
 async def _aiokafka(bootstrap: str, topic: str, group: str, tick: Callable[[int], bool]) -> None:
-    from aiokafka import AIOKafkaConsumer  # type: ignore[import-untyped]  # it ships no types
+    from aiokafka import AIOKafkaConsumer
 
     consumer = AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, group_id=group, auto_offset_reset="earliest")
     await consumer.start()
