@@ -98,7 +98,8 @@ def test_orders_are_those_of_the_contract_but_for_the_broken_ones() -> None:
 
 
 def test_units_of_committed_state_are_those_of_the_orders() -> None:
-    made, config, live = orders(3000, days=10.3), EngineConfig(max_series=10_000, base_currency="GBP"), {}
+    made, config = orders(3000, days=10.3), EngineConfig(max_series=10_000, base_currency="GBP")
+    live: dict[str, bytes | None] = {}
     engine, lines = Engine(config), list(values(made))
     for start in range(0, len(made), 500):
         batch, _ = decode(lines[start : start + 500], clock_ms=int(made.stamp_ms[-1]))
