@@ -117,6 +117,21 @@ class KafkaSettings(Table):
     )
     replication_factor: int = Field(default=1, ge=1, le=32, description="Copies of each topic, on as many brokers.")
 
+    retention_days: int = Field(
+        default=-1,
+        ge=-1,
+        le=36_500,
+        description="Days that events are kept, counted from their record's timestamp; -1: for ever. A history that is "
+        "played in late is as old as its events.",
+    )
+
+    @field_validator("retention_days")
+    @classmethod
+    def _at_least_a_day(cls, days: int) -> int:
+        if days == 0:
+            raise ValueError("0 days would delete events before they are read; give 1 or more, or -1")
+        return days
+
     @field_validator("bootstrap_servers")
     @classmethod
     def _endpoints(cls, text: str) -> str:
