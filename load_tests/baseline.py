@@ -1,4 +1,4 @@
-"""Series per second of the baseline, its pool and the features, on one core.
+"""Series per second of the baseline, alone and through the executor, of its pool and the features, on one core.
 
 In: sizes. Out: a table, or JSON with ``--json``.
 Must not know: anything but `models`. Rule: the figure is the median of CPU seconds of this process.
@@ -19,6 +19,7 @@ from dataclasses import replace
 import numpy as np
 
 from models.baseline import SeasonalWindow, pool_of
+from models.executor import Executor
 from models.features import features
 from models.forecast import ForecastBatch
 
@@ -53,14 +54,18 @@ def run(series: int, context: int, horizon: int, repeats: int) -> dict[str, int]
     pooled = replace(gappy, pool=pool_of(gappy, 50))
     series_only = replace(gappy, future_open=gappy.future_open[:, :0])
     baseline = SeasonalWindow()
+    executor = Executor(baseline, fallback=baseline, timeout_s=60, rows=series)
     cases: dict[str, Callable[[], object]] = {
         "forecast, full histories": lambda: baseline.forecast(full),
+        "the same through the executor": lambda: executor.submit(full).result(),
         "forecast, young and closed mixed in": lambda: baseline.forecast(pooled),
         "pool of 50 groups": lambda: pool_of(full, 50),
         "features, per series": lambda: features(series_only),
         "features, with steps": lambda: features(gappy),
     }
-    return {name: round(series / _seconds(work, repeats)) for name, work in cases.items()}
+    figures = {name: round(series / _seconds(work, repeats)) for name, work in cases.items()}
+    executor.close()
+    return figures
 
 
 def _seconds(work: Callable[[], object], repeats: int) -> float:
