@@ -132,6 +132,11 @@ class TopicState:
             del wanted[_IN_SYNC]  # with as few copies as the topic has, nobody could write any more
         return {name: (self.config.get(name, ""), value) for name, value in wanted.items()}
 
+    @property
+    def as_specified(self) -> bool:
+        """Whether it is there and as it must be."""
+        return self.partitions == self.spec.partitions and not self.differs
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
