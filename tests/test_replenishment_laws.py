@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from streams.calendar import DAY_MS
 from streams.events import Kind, Placement
+from streams.state import restore_order
 from tests.stocked_shop import Shop, at, demand
 
 DECIDE = st.tuples(st.just("decide"), st.sampled_from([0.0, 1.0, 2.0, 5.0]), st.just(0))
@@ -51,6 +52,15 @@ def records(shop: Shop) -> dict[str, bytes | None]:
     return dict([*shop.positions.changes(), *shop.engine.changes()])
 
 
+def contents(shop: Shop) -> list[bytes]:
+    tables = (*shop.positions.tables, shop.engine._table)
+    return [array.tobytes() for table in tables for array in table.arrays.values()]
+
+
+def _of_a_table(key: str) -> bool:
+    return key.startswith(("positions/", "flows/", "reorders/"))
+
+
 @settings(max_examples=250, deadline=None)
 @given(st.lists(STEP, min_size=8, max_size=60), st.integers(0, 60))
 def test_records_of_a_prefix_and_the_rest_give_the_same_as_everything(steps: Steps, cut: int) -> None:
@@ -60,14 +70,15 @@ def test_records_of_a_prefix_and_the_rest_give_the_same_as_everything(steps: Ste
     kept = records(first)
     play(first, steps[cut // 2 : cut], cut // 2)
     kept.update(records(first))
-    for key in sorted(kept, reverse=True):
+    for key in sorted(kept, key=restore_order):
         stock = key.split("/")[0] in ("positions", "flows", "sources")
         (second.positions if stock else second.engine).restore(key, kept[key])
     second.issued = list(first.issued)
     play(second, steps[cut:], cut)
     assert second.issued == whole.issued
+    assert contents(second) == contents(whole)
     everything, again = records(whole), records(second)
-    assert again == {key: everything[key] for key in again}
+    assert all(everything[key] == value for key, value in again.items() if not _of_a_table(key))
 
 
 @settings(max_examples=250, deadline=None)
