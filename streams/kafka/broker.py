@@ -20,7 +20,7 @@ from pathlib import Path
 
 from streams.kafka.broker_jars import BrokerError, jar_folder, java_program, locked
 from streams.kafka.broker_process import DetachedProcess, telling_line
-from streams.kafka.broker_properties import HOST, accepts, claim_port, free_port, server_properties
+from streams.kafka.broker_properties import HOST, accepts, check_heap, claim_port, free_port, server_properties
 
 __all__ = ["DEFAULT_PORT", "HOST", "QUICK_JVM", "BrokerError", "BrokerStatus", "LocalBroker", "free_port"]
 
@@ -46,7 +46,7 @@ _FULL_SAID = ("No space left", "quota exceeded", "File too large")
 
 @dataclass(frozen=True)
 class BrokerStatus:
-    """What is known of a folder's broker.
+    """What is known of a broker on this machine.
 
     Attributes
     ----------
@@ -57,15 +57,15 @@ class BrokerStatus:
     bootstrap
         Where clients find it, or would.
     folder, log
-        Where its data lie, and what it has to say.
+        Where its data lie, and what it has to say; None where a container holds both.
     """
 
     running: bool
     serving: bool
     pid: int | None
     bootstrap: str
-    folder: Path
-    log: Path
+    folder: Path | None
+    log: Path | None
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,7 @@ class LocalBroker:
         BrokerError
             If Java, the jars, the port or the folder cannot be had, or the broker ends or is silent at its start.
         """
-        if not re.fullmatch(r"[1-9]\d*[kmgKMG]", self.heap):
-            raise BrokerError(f"{self.heap!r} is no size of a heap; give one such as 512m or 2g", wrong_input=True)
+        check_heap(self.heap)
         with self._alone():
             found = self.status()
             if found.running:

@@ -7,6 +7,7 @@ Must not know: how a broker is started. Rule: it listens on loopback alone.
 from __future__ import annotations
 
 import errno
+import re
 import secrets
 import socket
 from contextlib import suppress
@@ -79,6 +80,18 @@ def free_port() -> int:
         if _refusal(port) is None:
             return port
     raise BrokerError("no port from 20000 to 32767 is free on this machine; stop a program that listens")
+
+
+def check_heap(size: str) -> None:
+    """Refuse a size that Java would not read.
+
+    Raises
+    ------
+    BrokerError
+        If it is not of the form ``512m``.
+    """
+    if not re.fullmatch(r"[1-9][0-9]*[kmgKMG]", size):
+        raise BrokerError(f"{size!r} is no size of a heap; give one such as 512m or 2g", wrong_input=True)
 
 
 def claim_port(port: int) -> None:

@@ -44,12 +44,12 @@ def broker(java: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loc
     """A running broker that tests share: never stop it, and use names that begin with `prefix`."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder, users = shared / "broker", shared / "broker-users"
+    users = shared / "broker-users"
     users.mkdir(exist_ok=True)
     me = users / str(os.getpid())
     with locked(shared / "broker-lock"):
-        found = LocalBroker(folder).status()
-        local = LocalBroker(folder, int(found.bootstrap.rpartition(":")[2]) if found.running else free_port())
+        port, sasl_port = _ports(shared / "broker-ports")
+        local = LocalBroker(shared / "broker", port, sasl_port)
         me.touch()
         if local.up():
             _watch(users, local)
@@ -58,6 +58,13 @@ def broker(java: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loc
         me.unlink()
         if not list(users.iterdir()):
             _remove(local)
+
+
+def _ports(file: Path) -> list[int]:
+    """The ports that the first process chose: plain, and with SASL."""
+    if not file.exists():
+        file.write_text(f"{free_port()} {free_port()}")
+    return [int(port) for port in file.read_text().split()]
 
 
 def _watch(users: Path, local: LocalBroker) -> None:
