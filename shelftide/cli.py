@@ -16,7 +16,16 @@ from types import FrameType
 
 import typer
 
-from shelftide import commands_data, commands_demo, commands_models, commands_replay
+from shelftide import (
+    commands_broker,
+    commands_data,
+    commands_demo,
+    commands_models,
+    commands_produce,
+    commands_replay,
+    commands_topics,
+    commands_worker,
+)
 
 app = typer.Typer(
     help="A streaming real-time forecasting engine for shops: events in, forecasts, price alerts and triggers out.",
@@ -33,6 +42,10 @@ app.command("replay")(commands_replay.replay)
 app.command("convert")(commands_data.convert)
 app.command("simulate")(commands_data.simulate)
 app.command("backtest")(commands_models.backtest)
+app.command("produce")(commands_produce.produce)
+app.command("worker")(commands_worker.worker)
+app.add_typer(commands_topics.app, name="topics")
+app.add_typer(commands_broker.app, name="broker")
 
 OK, FAILURE, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -57,15 +70,15 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return _broken_pipe()
     except MemoryError:
-        return _say("there is not enough memory; lower --max-series or --shards", FAILURE)
+        return say("there is not enough memory; lower --max-series or --shards", FAILURE)
     except Exception as error:
         if not isinstance(error, _user_errors()):
             raise
         if isinstance(error.__cause__, BrokenPipeError):
             return _broken_pipe()
-        return _say(_sentence(error), _code(error))
+        return say(_sentence(error), _code(error))
     if code == INTERRUPTED:
-        return _say("interrupted; files that were being written are gone, those of earlier runs stay", INTERRUPTED)
+        return say("interrupted; files that were being written are gone, those of earlier runs stay", INTERRUPTED)
     return code if isinstance(code, int) else OK
 
 
@@ -76,7 +89,7 @@ def _wrong_usage(error: typer.TyperException) -> int:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "shelftide"
     message = message.rstrip(".")
-    return _say(f"{message}; see `{command} --help`", getattr(error, "exit_code", WRONG_INPUT))
+    return say(f"{message}; see `{command} --help`", getattr(error, "exit_code", WRONG_INPUT))
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
@@ -87,12 +100,17 @@ def _user_errors() -> tuple[type[Exception], ...]:
     from streams.calendar import ZoneError
     from streams.conversion import ConvertError
     from streams.files import FileError
+    from streams.kafka.broker_jars import BrokerError
+    from streams.kafka.connection import UnreachableError
+    from streams.kafka.produce import ProduceError
+    from streams.kafka.topics import TopicsError
     from streams.partition import PartitionerError
     from streams.policy import ReplenishmentError
     from streams.shop import ShopError
 
     known = (ForecastError, TaskError, SettingsError, ZoneError, ConvertError, FileError, PartitionerError)
-    return (*known, ReplenishmentError, ShopError, OSError)
+    kafka = (BrokerError, ProduceError, TopicsError, UnreachableError)
+    return (*known, *kafka, ReplenishmentError, ShopError, OSError)
 
 
 def _sentence(error: Exception) -> str:
@@ -103,7 +121,9 @@ def _sentence(error: Exception) -> str:
 
 
 def _code(error: Exception) -> int:
-    """1 where the machine failed, 2 where the input or the usage was wrong."""
+    """1 where the machine failed, 2 where the input or the usage was wrong; an error that knows which says so."""
+    if getattr(error, "wrong_input", True) is False:
+        return FAILURE
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError):
@@ -113,8 +133,8 @@ def _code(error: Exception) -> int:
     return WRONG_INPUT
 
 
-def _say(sentence: str, code: int) -> int:
-    """Print one line on stderr; control characters of odd paths are shown, not obeyed."""
+def say(sentence: str, code: int) -> int:
+    """Print one line on stderr, and give the exit code back; control characters of odd paths are shown, not obeyed."""
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in sentence)
     print(f"shelftide: {line}", file=sys.stderr)  # noqa: T201 - the door speaks to people
     return code

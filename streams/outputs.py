@@ -8,7 +8,7 @@ Must not know: how a decision came about. Rule: ids, times and revisions come fr
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -261,6 +261,16 @@ def dead_letter(
     }
     extra = tuple((name, text.encode("utf-8", "replace")) for name, text in headers.items())
     return Output(DEADLETTER_TOPIC, key, value, "", 0, extra)
+
+
+def with_origin(letter: Output, origin: Origin) -> Output:
+    """A dead letter that names where its record came from."""
+    known = {
+        "__streams.errors.topic": origin.topic.encode(),
+        "__streams.errors.partition": b"%d" % origin.partition,
+        "__streams.errors.offset": b"%d" % origin.offset,
+    }
+    return replace(letter, extra=tuple((name, known.get(name, text)) for name, text in letter.extra))
 
 
 def as_line(output: Output) -> bytes:

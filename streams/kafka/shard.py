@@ -1,0 +1,331 @@
+"""One shard on Kafka: records through its engine, forecasts through the executor, outputs for the next commit.
+
+In: `Slice`s of item topics and of topics that all shards read; ticks. Out: outputs, placed; state records.
+Must not know: consumers, producers, groups. Rule: what becomes of a record depends on its bytes and Kafka's timestamp,
+and on the order of records; the machine's clock moves time only when everything that had arrived was applied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from models.executor import Answer, Executor
+from streams.decode import decode, topic_of
+from streams.due import Request
+from streams.engine import Engine, EngineConfig
+from streams.events import EventBatch, concat
+from streams.kafka.inbox import Slice
+from streams.kafka.ledger import Placed
+from streams.kafka.settings import KafkaSettings, WorkerSettings
+from streams.outputs import Origin, Output, Outputs, dead_letter, with_origin
+from streams.partition import Partitioner, PartitionerName
+from streams.price_alerts import Candidate
+from streams.state import Record
+
+CANDIDATES_TOPIC = "engine.candidates.v1"
+ITEM_TOPICS = (
+    "shop.catalog.v1",
+    "shop.prices.v1",
+    "shop.stock.v1",
+    "shop.orders.v1",
+    "shop.clicks.v1",
+    "shop.reviews.v1",
+)
+"""Topics of which a shard has one partition. Of records with one timestamp, facts come before flows."""
+
+SHARED_TOPICS = ("shop.calendar.v1", "engine.command.v1", "replenishment.ack.v1")
+"""Topics that every shard reads whole."""
+
+REQUESTS_AT_ONCE = 2
+"""Requests of a shard under way: one that the model works on, one that waits; what else is due stays a set."""
+
+
+class Found(msgspec.Struct, frozen=True, tag="found"):
+    """Record of `engine.candidates.v1`: what a shard found, or a command that concerns alerts."""
+
+    shard: int
+    clock_ms: int
+    candidate: Candidate | None = None
+    command: msgspec.Raw | None = None
+
+
+class Mark(msgspec.Struct, frozen=True, tag="mark"):
+    """Record of `engine.candidates.v1`: all that a shard found up to a time has been written.
+
+    `live` is false while the shard works off a backlog: its findings of later times are still to come.
+    """
+
+    shard: int
+    clock_ms: int
+    live: bool
+
+
+class Shard:
+    """The logic of one shard; its life (fetching, commits, recovery) is `streams.kafka.task.Task`.
+
+    Parameters
+    ----------
+    config
+        Of the engine.
+    kafka, worker
+        Settings.
+    partitioner
+        How producers spread SKUs.
+    number
+        Of the shard.
+    executor
+        Answers requests for forecasts.
+    encoder
+        Turns forecasts into JSON, beside the event loop.
+    now_ms
+        The machine's clock.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        kafka: KafkaSettings,
+        worker: WorkerSettings,
+        partitioner: PartitionerName,
+        number: int,
+        executor: Executor,
+        encoder: ThreadPoolExecutor,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self.engine = Engine(config, shard=number, deferred=True)
+        self.outputs: list[Placed] = []
+        self.clock_ms = 0
+        self.live = False
+        self.urgent = False
+        self.changed = asyncio.Event()
+        self.failure: BaseException | None = None
+        self._worker, self._number, self._shards = worker, number, kafka.partitions
+        self._partitioner = Partitioner(partitioner, kafka.partitions)
+        self._executor, self._encoder, self._now_ms = executor, encoder, now_ms
+        self._loop = asyncio.get_running_loop()
+        self._answered = asyncio.Event()
+        self._under_way = 0
+
+    # -- records in
+
+    async def apply(self, slices: Sequence[Slice]) -> None:
+        """Apply records in order; may wait a little for forecasts that they make due."""
+        batch, origins = self._decoded(slices)
+        for part, tick_ms in self._cut(batch):
+            if tick_ms is not None:
+                await self._run(lambda at=tick_ms: self.engine.tick(at), origins)  # type: ignore[misc]
+            if len(part):
+                await self._run(lambda of=part: self.engine.process(of), origins)  # type: ignore[misc]
+
+    async def tick(self, now_ms: int) -> None:
+        """Let the machine's clock pass; only when all that had arrived was applied."""
+        if now_ms > self.clock_ms:
+            self.clock_ms = now_ms
+            await self._run(lambda: self.engine.tick(now_ms), None)
+
+    def _decoded(self, slices: Sequence[Slice]) -> tuple[EventBatch, list[tuple[Slice, int]]]:
+        """Events of all slices in the order they will be applied, rows numbered; what is no event is a dead letter."""
+        now_ms = self._now_ms()
+        batches, clocks = [], []
+        origins: list[tuple[Slice, int]] = []
+        for part in slices:
+            for start, stop in _between_deletions(part):
+                piece = slice(start, stop)
+                clock_ms = now_ms if part.values[start] is not None else min(now_ms, max(int(part.clock_ms[start]), 0))
+                batch, letters = decode(part.values[piece], clock_ms=clock_ms, keys=part.keys[piece], topic=part.topic)
+                for letter in letters:
+                    origin = _origin(part, start + letter.row)
+                    self._put(dead_letter(letter.value, letter.key, letter.stage, letter.reason, letter.field, origin))
+                batch = self._routed(batch, part, start)
+                clocks.append(part.clock_ms[start + batch.row])
+                batch.row += np.int32(len(origins))
+                batches.append(batch)
+                origins += [(part, at) for at in range(start, stop)]
+        if not batches:
+            return concat([]), []
+        whole, clock = (batches[0], clocks[0]) if len(batches) == 1 else (concat(batches), np.concatenate(clocks))
+        if len(batches) > 1:
+            order = np.argsort(clock, kind="stable")
+            whole, clock = whole.take(order), clock[order]
+            places, whole.row = whole.row, np.arange(len(whole), dtype=np.int32)
+            origins = [origins[at] for at in places.tolist()]
+        whole.tick_ms = self._ticks(clock, now_ms)
+        return whole, origins
+
+    def _ticks(self, clock: npt.NDArray[np.int64], now_ms: int) -> npt.NDArray[np.int64]:
+        """The shard's clock at each event: Kafka's timestamps, never behind itself, never ahead of the machine's."""
+        ticks = np.maximum(np.minimum(clock, now_ms), self.clock_ms)
+        return ticks // 1000 * 1000 if self._worker.clock == "record" else ticks  # a replay's clock has whole seconds
+
+    def _routed(self, batch: EventBatch, part: Slice, start: int) -> EventBatch:
+        """Leave out events of SKUs that belong to another shard; they are dead letters."""
+        if not len(batch) or topic_of(part.topic) not in ITEM_TOPICS:
+            return batch
+        shards = self._partitioner.of(batch.sku)
+        wrong = np.flatnonzero(shards != self._number)
+        if not len(wrong):
+            return batch
+        for i in wrong.tolist():
+            right = f"{shards[i]} by {self._partitioner.name}"
+            reason = f"the key belongs to partition {right}, the record is in {self._number}"
+            origin = _origin(part, start + int(batch.row[i]))
+            self._put(dead_letter(batch.values[i], batch.keys[i], "route", reason, "", origin))
+        return batch.take(np.flatnonzero(shards == self._number))
+
+    def _cut(self, batch: EventBatch) -> Iterator[tuple[EventBatch, int | None]]:
+        """Cut where the clock enters another refresh interval, and tick there first: as `streams.replay` does."""
+        if not len(batch):
+            return
+        every_ms = self.engine.config.refresh_ms
+        grid = batch.tick_ms // every_ms
+        changes = np.flatnonzero(np.diff(grid, prepend=self.clock_ms // every_ms)).tolist()
+        if not changes:
+            yield batch, None
+        else:
+            bounds = sorted({0, *changes, len(batch)})
+            for start, stop in pairwise(bounds):
+                tick_ms = int(grid[start]) * every_ms if start in changes else None
+                yield batch.take(np.arange(start, stop)), tick_ms
+        self.clock_ms = int(batch.tick_ms[-1])
+
+    async def _run(self, step: Callable[[], Outputs], origins: list[tuple[Slice, int]] | None) -> None:
+        """One call of the engine; where it makes series due, their forecasts are waited for, but not for long."""
+        self._take(step(), origins)
+        while self.engine.paused:
+            self._ask()
+            await self._forecasts()
+            self._take(self.engine.resume(), origins)
+        self._ask()
+
+    # -- forecasts
+
+    def _ask(self) -> None:
+        """Hand on what is due, as long as few requests are under way."""
+        while self._under_way < REQUESTS_AT_ONCE:
+            request = self.engine.gather(self._worker.forecast_rows)
+            if request is None:
+                return
+            self._under_way += 1
+            self._executor.submit(request.batch).add_done_callback(partial(self._encode, request))
+
+    def _encode(self, request: Request, future: Future[Answer]) -> None:
+        """Called by the executor's thread: the JSON is made by another, the rest on the event loop."""
+
+        def encode() -> None:
+            try:
+                answer = future.result()
+                forecasts = request.answer(answer.forecast, answer.model, answer.reason)
+                outputs = forecasts.encode()
+            except BaseException as error:
+                self._loop.call_soon_threadsafe(self._fail, error)
+            else:
+                self._loop.call_soon_threadsafe(self._absorb, request, forecasts, outputs)
+
+        self._encoder.submit(encode)
+
+    def _absorb(self, request: Request, forecasts: Any, outputs: list[Output]) -> None:
+        self._under_way -= 1
+        for output in outputs:
+            self.outputs.append(Placed(output, self._number))
+        self._take(self.engine.absorb(request, forecasts), None)
+        self.urgent = True
+        self._answered.set()
+        self._ask()
+
+    def _fail(self, error: BaseException) -> None:
+        self.failure = error
+        self._answered.set()
+        self.changed.set()
+
+    async def _forecasts(self) -> None:
+        """Wait until nothing is due, a set time at most, and not at all for a model that is late already."""
+        wait_s = self._worker.forecast_wait_ms / 1000
+        deadline_s = self._loop.time() + wait_s
+        while self._under_way and self.failure is None and self._executor.waited_s <= wait_s:
+            left_s = deadline_s - self._loop.time()
+            if left_s <= 0:
+                return
+            self._answered.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._answered.wait(), left_s)
+
+    @property
+    def due(self) -> tuple[int, int]:
+        """How many series have changed, and how many wait for a forecast."""
+        return self.engine.due.count(self.engine.series.used)
+
+    # -- outputs
+
+    def _take(self, out: Outputs, origins: list[tuple[Slice, int]] | None) -> None:
+        """Keep what goes out with the next commit."""
+        for row, letter in out.dead_letters:
+            self._put(with_origin(letter, _origin(*origins[row])) if origins else letter)
+        for _, item in out.candidates:
+            self._found(item)
+        for _, trigger in out.triggers:
+            self.outputs.append(Placed(trigger, self._number))
+        self.urgent = self.urgent or bool(out.candidates or out.triggers)
+        self.changed.set()
+
+    def _put(self, letter: Output) -> None:
+        self.outputs.append(Placed(letter))
+
+    def _found(self, item: Any) -> None:
+        if isinstance(item, Candidate):
+            record = Found(self._number, self.clock_ms, candidate=item)
+        elif self._number:  # commands reach every shard; the first hands them on
+            return
+        else:
+            record = Found(self._number, self.clock_ms, command=msgspec.Raw(msgspec.json.encode(item)))
+        self.outputs.append(Placed(_candidate(record, self._number), 0))
+
+    # -- state
+
+    def changes(self) -> Iterator[Record]:
+        """State records that changed since the last call."""
+        return self.engine.changes()
+
+    def take_outputs(self) -> list[Placed]:
+        """What goes out with the commit that is being made."""
+        mark = Mark(self._number, self.clock_ms, self.live)
+        outputs, self.outputs = [*self.outputs, Placed(_candidate(mark, self._number), 0)], []
+        self.urgent = False
+        return outputs
+
+    def restore(self, records: dict[str, bytes], clock_ms: int) -> None:
+        """Take over the state that another worker, or this one before it died, has committed."""
+        self.engine.restore(records)
+        self.clock_ms = clock_ms
+        self._ask()
+
+
+def _candidate(record: Found | Mark, shard: int) -> Output:
+    return Output(CANDIDATES_TOPIC, f"shard-{shard}".encode(), msgspec.json.encode(record), "", record.clock_ms)
+
+
+def _origin(part: Slice, at: int) -> Origin:
+    return Origin(part.topic, part.partition, int(part.offsets[at]))
+
+
+def _between_deletions(part: Slice) -> Iterator[tuple[int, int]]:
+    """Runs of records; a null value is a run of its own, for its time is that of the record."""
+    start = 0
+    if None in part.values:
+        for at, value in enumerate(part.values):
+            if value is None:
+                if at > start:
+                    yield start, at
+                yield at, at + 1
+                start = at + 1
+    if start < len(part):
+        yield start, len(part)

@@ -1,0 +1,345 @@
+"""The life of a shard, or of the coordinator: recovered, fed, committed, suspended, let go.
+
+In: `Chunk`s as they are fetched, word of ends. Out: commits through the `Ledger`.
+Must not know: what a record means, groups, how records are fetched. Rule: what a commit holds is a state, exactly the
+offsets that led to it, and exactly the outputs since the commit before.
+
+While a commit is on its way in a thread, records go on being applied; what they give belongs to the next one. A commit
+that fails ends the process: what is in memory is then ahead of what is kept, and the next owner starts from the latter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from streams.kafka.inbox import Inbox, Slice, hungry, take_next
+from streams.kafka.ledger import FencedError, Ledger, LedgerError, Placed, Position
+from streams.kafka.settings import WorkerSettings
+from streams.kafka.source import Chunk, Place
+from streams.state import Record
+
+TICK_MS = 1_000
+"""Time between ticks of the machine's clock."""
+
+URGENT_MS = 40
+"""Least time between commits that somebody waits for: a commit itself takes about as long."""
+
+IDLE_COMMITS_MS = 5_000
+"""Time between commits of a task that only time has changed."""
+
+ALIGN_WAIT_S = 2.0
+"""How long records wait for those of another topic that could not be fetched."""
+
+PATIENCE_S = 55.0
+"""How long a commit is tried: below the time after which Kafka aborts the transaction by itself."""
+
+POLL_S = 0.02
+MOST_OUTPUTS = 20_000
+"""Outputs that may wait for a commit before records do."""
+
+
+class Logic(Protocol):
+    """What a task runs: a shard or the coordinator."""
+
+    clock_ms: int
+    live: bool
+    urgent: bool
+    changed: asyncio.Event
+    failure: BaseException | None
+    outputs: list[Placed]
+
+    async def apply(self, slices: Sequence[Slice]) -> None:
+        """Apply records in order."""
+
+    async def tick(self, now_ms: int) -> None:
+        """Let the machine's clock pass."""
+
+    def changes(self) -> Iterator[Record]:
+        """State records that changed since the last call."""
+
+    def take_outputs(self) -> list[Placed]:
+        """Outputs since the last call."""
+
+    def restore(self, records: dict[str, bytes], clock_ms: int) -> None:
+        """Take over committed state."""
+
+
+class Task:
+    """One shard, or the coordinator, as this worker runs it.
+
+    Parameters
+    ----------
+    name
+        For logs and metrics.
+    logic
+        What it does.
+    ledger
+        Its book.
+    topics
+        Place -> whether its records come first, in the order of topics.
+    worker
+        Settings.
+    shards
+        Number of shards of the application, for the record of positions.
+    now_ms
+        The machine's clock.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        logic: Logic,
+        ledger: Ledger,
+        topics: Mapping[Place, bool],
+        worker: WorkerSettings,
+        shards: int,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self.name, self.logic, self.ledger = name, logic, ledger
+        self.inboxes: dict[Place, Inbox] = {}
+        self.durable: dict[Place, int] = {}
+        self.recovered = False
+        self.stats = TaskStats()
+        self._topics, self._worker, self._shards, self._now_ms = topics, worker, shards, now_ms
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{name}")
+        self._committing: asyncio.Task[None] | None = None
+        self._runner: asyncio.Task[None] | None = None
+        self._suspending = False
+        self._committed_s = self._ticked_s = self._fed_s = 0.0
+        self._applied_since = False
+
+    # -- recovery
+
+    async def recover(self, timeout_s: float) -> None:
+        """Shut earlier owners out, read the state, and be ready to be fed.
+
+        Raises
+        ------
+        LedgerError
+            If the state cannot be had, or is that of another application.
+        streams.state.SnapshotError
+            If a record is of another version.
+        """
+        started_s = time.monotonic()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self.ledger.open, timeout_s)
+        records, position = await loop.run_in_executor(self._thread, self.ledger.read, timeout_s)
+        if position is not None and position.shards != self._shards:
+            raise LedgerError(
+                f"the state of {self.name} is that of {position.shards} shards, the settings say {self._shards} "
+                "partitions; set partitions back, or start a new application id"
+            )
+        self.stats.state_bytes = sum(len(key) + len(value) for key, value in records.items())
+        if position is not None:
+            self.logic.restore(records, position.clock_ms)
+        offsets = position.offsets if position is not None else {}
+        for (topic, partition), first in self._topics.items():
+            start = offsets.get(topic, 0)
+            self.inboxes[topic, partition] = Inbox(topic, partition, start, first=first)
+            self.durable[topic, partition] = start
+        self.recovered = True
+        self.stats.recovery_s = time.monotonic() - started_s
+
+    async def still_ours(self, timeout_s: float) -> bool:
+        """Tell whether nobody has taken over since the last commit: a transaction shows."""
+        try:
+            await self._write([], [], self._applied(), timeout_s)
+        except FencedError:
+            return False
+        return True
+
+    # -- feeding
+
+    def offer(self, chunk: Chunk) -> bool:
+        """Take a chunk in; False where one before it was lost on the way."""
+        inbox = self.inboxes.get(chunk.place)
+        if inbox is None:
+            return True  # read for another shard that wanted earlier records
+        taken = inbox.offer(chunk)
+        self._fed_s = time.monotonic()
+        self.logic.changed.set()
+        return taken
+
+    def end(self, place: Place, offset: int) -> None:
+        """Note that a partition was read to its end."""
+        if (inbox := self.inboxes.get(place)) is not None:
+            inbox.end(offset)
+            self.logic.changed.set()
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes that wait to be applied."""
+        return sum(inbox.size_bytes for inbox in self.inboxes.values())
+
+    @property
+    def hungry(self) -> list[Place]:
+        """Partitions that all others of this task wait for."""
+        boxes = list(self.inboxes.values())
+        return [(inbox.topic, inbox.partition) for inbox in hungry(boxes)] if any(b.rows for b in boxes) else []
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything that had arrived was applied."""
+        return all(inbox.at_end and not inbox.rows for inbox in self.inboxes.values())
+
+    # -- running
+
+    def start(self) -> None:
+        """Begin, or begin again, to apply what is there."""
+        self._suspending = False
+        self._fed_s = time.monotonic()
+        self._runner = asyncio.create_task(self._run(), name=self.name)
+
+    async def _run(self) -> None:
+        while not self._suspending:
+            if self.logic.failure is not None:
+                raise self.logic.failure
+            self._check_commit()
+            if await self._step():
+                await asyncio.sleep(0)
+                continue
+            self._maybe_commit()
+            self.logic.changed.clear()
+            try:
+                await asyncio.wait_for(self.logic.changed.wait(), POLL_S)
+            except TimeoutError:
+                continue
+
+    async def _step(self) -> bool:
+        """Apply what can be applied, or tick; False where there was nothing to do."""
+        if len(self.logic.outputs) > MOST_OUTPUTS and self._committing is not None:
+            await asyncio.wait([self._committing])
+            return True
+        wait = time.monotonic() - self._fed_s < ALIGN_WAIT_S or self._worker.clock == "record"
+        slices = take_next(list(self.inboxes.values()), self._worker.chunk_rows, wait=wait)
+        if slices:
+            self.logic.live = self.logic.live and sum(map(len, slices)) < self._worker.chunk_rows
+            started_s = time.thread_time()
+            await self.logic.apply(slices)
+            self.stats.apply_cpu_s += time.thread_time() - started_s
+            for part in slices:
+                self.inboxes[part.topic, part.partition].applied = int(part.offsets[-1]) + 1
+                self.stats.records += len(part)
+            self._applied_since = True
+            self._maybe_commit()
+            return True
+        if self.caught_up:
+            self.logic.live = True
+            return await self._tick()
+        return False
+
+    async def _tick(self) -> bool:
+        if self._worker.clock == "record" or time.monotonic() - self._ticked_s < self._tick_every_s:
+            return False
+        self._ticked_s = time.monotonic()
+        await self.logic.tick(self._now_ms())
+        return True
+
+    @property
+    def _tick_every_s(self) -> float:
+        return getattr(self.logic, "tick_ms", TICK_MS) / 1000
+
+    # -- commits
+
+    def _maybe_commit(self) -> None:
+        """Begin a commit where it is time for one and none is on its way."""
+        if self._committing is not None:
+            return
+        passed_ms = (time.monotonic() - self._committed_s) * 1000
+        if self.logic.urgent or len(self.logic.outputs) > MOST_OUTPUTS // 4:
+            due_ms: float = URGENT_MS
+        else:
+            due_ms = self._worker.commit_interval_ms if self._applied_since else IDLE_COMMITS_MS
+        if passed_ms >= due_ms:
+            self._begin_commit()
+
+    def _begin_commit(self) -> None:
+        self._committed_s = time.monotonic()
+        self._applied_since = False
+        started_s = time.thread_time()
+        records, outputs = list(self.logic.changes()), self.logic.take_outputs()
+        self.stats.snapshot_s += time.thread_time() - started_s
+        self._committing = asyncio.create_task(self._write(records, outputs, self._applied(), PATIENCE_S))
+
+    def _applied(self) -> dict[Place, int]:
+        """Offset of the next record of each partition to be applied."""
+        return {place: inbox.applied for place, inbox in self.inboxes.items()}
+
+    async def _write(
+        self, records: list[Record], outputs: list[Placed], applied: dict[Place, int], timeout_s: float
+    ) -> None:
+        position = Position({topic: at for (topic, _), at in applied.items()}, self.logic.clock_ms, self._shards)
+        started_s = time.monotonic()
+        loop = asyncio.get_running_loop()
+        written = await loop.run_in_executor(self._thread, self.ledger.commit, records, position, outputs, timeout_s)
+        self.durable = applied
+        self.stats.committed(time.monotonic() - started_s, written, records, outputs)
+
+    def _check_commit(self) -> None:
+        """Raise what the last commit raised."""
+        if self._committing is not None and self._committing.done():
+            done, self._committing = self._committing, None
+            done.result()
+
+    # -- ends
+
+    async def suspend(self, timeout_s: float) -> None:
+        """Finish what is being applied, commit it, and stand still; `start` goes on.
+
+        Raises
+        ------
+        LedgerError
+            If the last commit fails.
+        """
+        self._suspending = True
+        self.logic.changed.set()
+        if self._runner is not None:
+            runner, self._runner = self._runner, None
+            await runner
+            if self._committing is not None:
+                await self._committing
+                self._committing = None
+            self._begin_commit()
+            if self._committing is not None:
+                await asyncio.wait_for(self._committing, timeout_s)
+                self._committing = None
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why the task has stopped by itself, None while it runs or was told to stop."""
+        if self._runner is not None and self._runner.done() and not self._runner.cancelled():
+            return self._runner.exception()
+        return None
+
+    def close(self) -> None:
+        """Let go of the book; nothing more is written."""
+        if self._runner is not None:
+            self._runner.cancel()
+        self.ledger.close()
+        self._thread.shutdown(wait=False)
+
+
+class TaskStats:
+    """Totals of a task since it was recovered."""
+
+    def __init__(self) -> None:
+        self.records = self.commits = self.outputs = 0
+        self.commit_s = self.commit_bytes = self.snapshot_s = self.apply_cpu_s = self.recovery_s = 0.0
+        self.state_bytes = 0
+        self.last_commit_s = 0.0
+        self.bytes_by_kind: dict[str, int] = {}
+
+    def committed(self, seconds: float, written: int, records: Sequence[Record], outputs: Sequence[Placed]) -> None:
+        """Count a commit."""
+        self.commits += 1
+        self.commit_s += seconds
+        self.last_commit_s = seconds
+        self.commit_bytes += written
+        self.outputs += len(outputs)
+        for key, value in records:
+            kind = key.partition("/")[0]
+            self.bytes_by_kind[kind] = self.bytes_by_kind.get(kind, 0) + len(value or b"")

@@ -1,0 +1,280 @@
+"""One Faust worker: its application, its agents, its life from the first look at Kafka to the last commit.
+
+In: settings. Out: an exit code, and a sentence where it is not 0.
+Must not know: commands, files of settings. Rule: whatever makes the worker unable to go on ends the process with a code
+other than 0; what is not committed by then was never visible, and the next owner does it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, cast
+
+import faust
+import structlog
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from yarl import URL
+
+from models.baseline import SeasonalWindow
+from models.executor import Executor
+from models.forecast import Forecaster
+from streams.engine import EngineConfig
+from streams.kafka.ledger import STATE_TOPIC, FencedError
+from streams.kafka.settings import KafkaSettings, WorkerSettings
+from streams.kafka.shard import CANDIDATES_TOPIC, ITEM_TOPICS, SHARED_TOPICS
+from streams.kafka.shards import Shards, steady_ms
+from streams.kafka.source import Fetch
+from streams.kafka.transport import ChunkTransport, ShardAssignor
+from streams.partition import PartitionerName
+
+log = structlog.get_logger("shelftide.worker")
+
+STOP_TIMEOUT_S = 4.5
+"""A stop takes less than five seconds: then whoever supervises the process may kill it."""
+
+STALL_S = 60.0
+"""An assignment that has not led to running shards by then never will: Faust's recovery task can die in silence."""
+
+WATCH_S = 0.2
+BACKOFF_S = (0.2, 5.0)
+
+
+class WorkerError(Exception):
+    """The worker cannot run; one sentence. `code` is the exit code."""
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """All that a worker is told.
+
+    Attributes
+    ----------
+    engine
+        Of every shard's engine.
+    kafka, worker
+        Settings.
+    partitioner
+        How producers spread SKUs.
+    forecaster
+        Shared by all shards.
+    """
+
+    engine: EngineConfig
+    kafka: KafkaSettings
+    worker: WorkerSettings
+    partitioner: PartitionerName = "murmur2"
+    forecaster: Forecaster | None = None
+
+
+def await_kafka(kafka: KafkaSettings, timeout_s: float, say: Callable[[str], None]) -> AdminClient:
+    """Wait for Kafka to answer, trying again ever more slowly.
+
+    Raises
+    ------
+    WorkerError
+        If it does not in the time given.
+    """
+    admin = AdminClient({**kafka.librdkafka(), "log_level": 0, "reconnect.backoff.max.ms": 1000})
+    deadline_s, pause_s = time.monotonic() + timeout_s, BACKOFF_S[0]
+    while True:
+        try:
+            admin.list_topics(timeout=min(5.0, max(0.2, deadline_s - time.monotonic())))
+            return admin
+        except KafkaException as error:
+            if time.monotonic() + pause_s > deadline_s:
+                raise WorkerError(
+                    f"no Kafka answers at {kafka.bootstrap_servers} after {timeout_s:g} s ({error.args[0].str()}); "
+                    "start it (`shelftide broker up`) or set kafka.bootstrap_servers"
+                ) from error
+            say(f"no Kafka at {kafka.bootstrap_servers} yet, trying again in {pause_s:.1f} s")
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 1.7, BACKOFF_S[1])
+
+
+def check_topics(kafka: KafkaSettings, admin: AdminClient) -> None:
+    """See that all topics are there with as many partitions as the settings say.
+
+    Raises
+    ------
+    WorkerError
+        If one is missing or has another number of partitions.
+    """
+    there = admin.list_topics(timeout=10.0).topics
+    wanted = dict.fromkeys(ITEM_TOPICS, kafka.partitions) | dict.fromkeys((*SHARED_TOPICS, CANDIDATES_TOPIC), 1)
+    wanted[STATE_TOPIC] = kafka.partitions + 1
+    for name, partitions in wanted.items():
+        topic = kafka.topic(name)
+        if topic not in there:
+            raise WorkerError(f"topic {topic!r} is missing; run `shelftide topics apply`")
+        if (found := len(there[topic].partitions)) != partitions:
+            raise WorkerError(
+                f"topic {topic!r} has {found} partitions and the settings ask for {partitions}; set kafka.partitions "
+                "to what the item topics have: the state of a shard belongs to its partition", 2,
+            )  # fmt: skip
+
+
+def build(config: WorkerConfig, instance_id: str) -> faust.App:
+    """The Faust application: group, transport, one agent per topic; its `shards` are made when it starts."""
+    worker, kafka = config.worker, config.kafka
+    session_s = worker.session_timeout_ms / 1000
+    app = faust.App(
+        kafka.application_id,
+        **kafka.faust(),
+        store="memory://",
+        datadir=str(worker.state_folder / "faust"),
+        web_enabled=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        table_standby_replicas=1,  # 0 would have aiokafka assign, which parts a shard's partitions
+        canonical_url=f"http://{instance_id}:1",  # a constant of the instance; Faust compares it with the cached one
+        consumer_group_instance_id=instance_id,
+        consumer_auto_offset_reset="latest",
+        consumer_max_fetch_size=1,  # aiokafka fetches nothing to speak of, librdkafka does
+        stream_buffer_maxsize=256,
+        broker_commit_interval=1.0,
+        broker_commit_every=None,
+        broker_session_timeout=session_s,
+        broker_heartbeat_interval=min(1.0, session_s / 4),
+        broker_request_timeout=max(90.0, session_s + 1),
+        broker_rebalance_timeout=60.0,
+        broker_max_poll_interval=1_000_000.0,  # nobody polls aiokafka
+    )
+    cast(Any, app.conf).PartitionAssignor = ShardAssignor
+    app.transport = ChunkTransport([URL(url) for url in kafka.faust()["broker"]], app)
+    for name in (*ITEM_TOPICS, CANDIDATES_TOPIC):
+        _add_agent(app, kafka.topic(name))
+    return app
+
+
+def _add_agent(app: Any, topic: str) -> None:
+    async def hand_over(stream: Any) -> None:
+        async for event in stream.events():
+            try:
+                app.shards.deliver(Fetch([event.value], {}, {}))
+            except Exception as error:  # an agent that raises has its record acknowledged: never here
+                app.shards.failure = error
+
+    channel = app.topic(topic, key_serializer="raw", value_serializer="raw")
+    app.agent(channel, name=f"chunks-of-{topic}")(hand_over)
+
+
+async def serve(config: WorkerConfig, instance_id: str, started: Callable[[Shards, Executor], None]) -> None:
+    """Run until told to stop (SIGTERM, SIGINT).
+
+    Raises
+    ------
+    WorkerError
+        If the worker could not go on. Where threads cannot be ended, the process ends here.
+    """
+    loop, asked = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    baseline = SeasonalWindow()
+    executor = Executor(
+        config.forecaster or baseline, fallback=baseline, timeout_s=config.worker.forecast_timeout_s,
+        rows=config.worker.forecast_rows,
+    )  # fmt: skip
+    app: Any = build(config, instance_id)
+    app.kafka_settings, app.worker_settings = config.kafka, config.worker
+    app.shards = shards = Shards(config.engine, config.kafka, config.worker, config.partitioner, executor, steady_ms)
+    _follow_rebalances(app, shards)
+    started(shards, executor)
+    reason = await _live(app, shards, asked)
+    await _end(app, shards, executor, reason)
+    if reason is not None:
+        raise WorkerError(_sentence(reason)) from reason
+
+
+def _follow_rebalances(app: Any, shards: Shards) -> None:
+    @app.on_partitions_revoked.connect(weak=False)  # type: ignore[untyped-decorator]
+    async def revoked(*_: Any, **__: Any) -> None:
+        await shards.suspend()
+
+    @app.on_rebalance_complete.connect(weak=False)  # type: ignore[untyped-decorator]
+    async def complete(*_: Any, **__: Any) -> None:
+        places = {(tp.topic, tp.partition) for tp in app.consumer.assignment()}
+        try:
+            await shards.assign(places)
+        except Exception as error:
+            shards.failure = error
+
+
+async def _live(app: Any, shards: Shards, asked: asyncio.Event) -> BaseException | None:
+    """Start, and watch until something ends it; what, unless it was a signal, comes back."""
+    starting = asyncio.ensure_future(app.start())
+    wanted = asyncio.ensure_future(asked.wait())
+    idle_since_s = time.monotonic()
+    try:
+        while not asked.is_set():
+            await asyncio.wait({wanted}, timeout=WATCH_S)
+            if shards.error is not None:
+                return shards.error
+            if starting.done() and (error := starting.exception()) is not None:
+                return error
+            if app.crash_reason is not None:
+                return cast(BaseException, app.crash_reason)
+            if shards.ready:
+                idle_since_s = time.monotonic()
+            elif time.monotonic() - idle_since_s > STALL_S + shards.patience_s:
+                return WorkerError("no shards are running although the group was joined long ago; see the log above")
+        return None
+    finally:
+        wanted.cancel()
+        if not starting.done():
+            starting.cancel()
+
+
+async def _end(app: Any, shards: Shards, executor: Executor, reason: BaseException | None) -> None:
+    """Commit what is done where that makes sense, leave the group; a process that cannot end is ended."""
+    deadline_s = time.monotonic() + STOP_TIMEOUT_S
+    if reason is None:
+        log.info("stopping")
+        try:
+            await asyncio.wait_for(shards.close(), STOP_TIMEOUT_S - 0.5)
+            await asyncio.wait_for(app.stop(), max(0.3, deadline_s - time.monotonic()))
+        except (Exception, asyncio.CancelledError) as error:
+            log.error("stopped without a last commit", reason=repr(error))
+            _leave(1)
+    else:
+        log.error("crashed", reason=_sentence(reason), kind=type(reason).__name__)
+        _leave(1)
+    executor.close(0.1)
+
+
+def _leave(code: int) -> None:
+    """End the process now: after a crash nothing that has not been committed may be, and Faust's threads may hang."""
+    with suppress(Exception):
+        for stream in (1, 2):
+            os.fsync(stream)
+    os._exit(code)
+
+
+def _sentence(reason: BaseException) -> str:
+    if isinstance(reason, FencedError):
+        return f"{reason}; this one was silent for too long, or another has the same instance id"
+    return str(reason) or type(reason).__name__
+
+
+def run(config: WorkerConfig, instance_id: str, started: Callable[[Shards, Executor], None]) -> None:
+    """Look for Kafka, check the topics, and serve until told to stop.
+
+    Raises
+    ------
+    WorkerError
+        If Kafka or topics are missing or wrong, or the worker could not go on.
+    """
+    admin = await_kafka(config.kafka, config.worker.connect_timeout_s, lambda text: log.warning(text))
+    check_topics(config.kafka, admin)
+    del admin
+    asyncio.run(serve(config, instance_id, started))
