@@ -8,15 +8,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 from faust.exceptions import ValueDecodeError
 from faust.tables.base import Collection
 from faust.tables.manager import TableManager
 from faust.tables.recovery import ServiceStopped
 from faust.transport.drivers import aiokafka as driver
-from faust.types import Message
+from faust.transport.producer import ProducerBuffer
+from faust.types import FutureMessage, Message
 from faust.types.tuples import TP
 from faust.web.base import DEFAULT_BLUEPRINTS
 
@@ -307,6 +310,48 @@ def test_windowed_tables_expire_by_the_wall_clock() -> None:
                 table._maybe_set_key_ttl(key, 0)
             await table._del_old_keys()
             assert set(table.data) == {ahead, later}
+
+    run(main())
+
+
+class StuckBuffer(ProducerBuffer):
+    """A producer's buffer whose broker does not take records for now."""
+
+    async def _send_pending(self, fut: FutureMessage) -> None:
+        await asyncio.Event().wait()
+
+
+def test_flush_gives_up_after_a_tenth_of_a_second() -> None:
+    """faust/transport/producer.py, ProducerBuffer.flush_atmost: a timeout ends it as if everything were sent.
+
+    A commit follows it all the same.
+    """
+
+    async def main() -> None:
+        app = an_app()
+        buffer = StuckBuffer()
+        buffer.app = app
+        await buffer.start()
+        message = app.topic("results").as_future_message(value=b"", key=None)
+        buffer.put(message)
+        buffer.put(message)
+        await buffer.flush()
+        assert buffer.size > 0
+        buffer.pending = asyncio.Queue()
+        await buffer.stop()
+
+    run(main())
+
+
+def test_a_broker_that_is_not_there_yet_ends_the_start(tmp_path: Path) -> None:
+    """faust/app/base.py, App.start: the first connection refused is the end, nothing is tried again."""
+
+    async def main() -> None:
+        app = an_app(datadir=str(tmp_path), web_enabled=False)
+        with pytest.raises(KafkaConnectionError):
+            await app.start()
+        await app.stop()
+        app.consumer._thread.thread_loop.close()  # type: ignore[attr-defined]
 
     run(main())
 
