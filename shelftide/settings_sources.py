@@ -37,6 +37,7 @@ _OPTIONS = {
     "rates": "--rate",
     "bootstrap_servers": "--bootstrap",
     "topic_prefix": "--prefix",
+    "instance_id": "--instance",
 }
 """Options that are named unlike their setting."""
 

@@ -27,7 +27,14 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 ARCHITECTURE = ROOT / "docs/architecture.md"
 DECISIONS = sorted((ROOT / "docs/adr").glob("*.md"))
-DOCUMENTS = [README, ROOT / "CHANGELOG.md", ARCHITECTURE, ROOT / "docs/features.md", *DECISIONS]
+DOCUMENTS = [
+    README,
+    ROOT / "CHANGELOG.md",
+    ARCHITECTURE,
+    ROOT / "docs/features.md",
+    ROOT / "docs/settings.md",
+    *DECISIONS,
+]
 FOLDERS = ("shelftide", "streams", "online", "models", "tests", "load_tests")
 README_LINES, DECISION_LINES = 150, 40
 EXPORT = "uv export --no-hashes --no-emit-project --no-annotate --no-header > constraints.txt"

@@ -315,7 +315,9 @@ class WorkerSettings(Table):
         default=9_464, ge=-1, le=65_535, description="Port that metrics are served on: 0 any free one, -1 none."
     )
     state_folder: Path = Field(
-        default_factory=state_folder, description="Where this machine's state lies, such as the data of `broker up`."
+        default_factory=state_folder,
+        description="What a worker keeps on its machine; without it `shelftide` in `$XDG_STATE_HOME`, or in "
+        "`.local/state` at home.",
     )
     log_format: Literal["text", "json"] = Field(default="text", description="Form of log lines on stderr.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
