@@ -32,6 +32,7 @@ DOCUMENTS = [
     ROOT / "CHANGELOG.md",
     ARCHITECTURE,
     ROOT / "docs/features.md",
+    ROOT / "docs/metrics.md",
     ROOT / "docs/settings.md",
     *DECISIONS,
 ]
