@@ -25,7 +25,7 @@ from faust.web.base import DEFAULT_BLUEPRINTS
 
 from tests.kafka.faust_parts import HERE, a_message, an_app, consumer_of
 
-SOON_S = 10.0
+SOON_S = 30.0
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:

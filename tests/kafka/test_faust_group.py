@@ -30,7 +30,7 @@ from confluent_kafka.cimpl import NewTopic
 from streams.kafka.broker import LocalBroker
 from tests.kafka.faust_parts import an_app, consumer_of
 
-SOON_S = 20.0
+SOON_S = 40.0
 PLAIN = Path(__file__).parent / "faust_apps" / "plain.py"
 
 
