@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from streams.decode import TOPICS, decode
 from streams.events import Ack, DayDescribed, Event, EventBatch, Kind
@@ -30,6 +31,9 @@ Addressed = tuple[str, bytes, bytes | None, int, int]
 
 POISON_TOPIC = "shop.orders.v1"
 """Where records go that name no type, if they are sent at all."""
+
+COMPACTED = {"shop.catalog.v1", "shop.calendar.v1", "engine.command.v1"}
+"""Topics that take no record without a key (contracts.md, section 1)."""
 
 _NAMES = list(TOPICS)
 _NOWHERE = -1
@@ -122,6 +126,7 @@ class Addresses:
         self._poison = poison
         self._intended_ms = intended_ms or _now
         self._clock, self._tick_ms = ReplayClock(), EARLIEST_MS
+        self._turns = _Turns()
 
     def of(self, values: Sequence[bytes]) -> list[Addressed]:
         """Address one chunk; order is kept, records that are left out are missing.
@@ -143,7 +148,10 @@ class Addresses:
         for letter in letters:
             topics[letter.row], keys[letter.row] = self._loosely(values[letter.row], letter.row, letter.reason)
         kept = topics != _NOWHERE
-        columns = (topics.tolist(), values, keys.tolist(), self._partitions(topics, keys), self._stamps(batch, kept))
+        stamps = self._stamps(batch, kept)
+        if self._timestamps == "event":
+            stamps[kept] = self._turns.apart(topics[kept], stamps[kept])
+        columns = (topics.tolist(), values, keys.tolist(), self._partitions(topics, keys), stamps.tolist())
         self.records += count
         self.addressed += int(kept.sum())
         return [
@@ -160,7 +168,10 @@ class Addresses:
             loose = _Loose()
         topic = _OF_TYPE.get(loose.type) if isinstance(loose.type, str) else None
         if topic is not None:
-            return topic, _loose_key(_NAMES[topic], loose)
+            key = _loose_key(_NAMES[topic], loose)
+            if key is None and _NAMES[topic] in COMPACTED:
+                key = f"keyless-{xxhash.xxh3_64_hexdigest(value)}"  # the broker would refuse the whole batch
+            return topic, key
         if self._poison:
             self.poisoned += 1
             return _NAMES.index(POISON_TOPIC), None
@@ -190,18 +201,43 @@ class Addresses:
             raise TopicMissingError(topic)
         return self._counts[topic]
 
-    def _stamps(self, batch: EventBatch, kept: npt.NDArray[np.bool_]) -> list[int]:
+    def _stamps(self, batch: EventBatch, kept: npt.NDArray[np.bool_]) -> I64:
         """Timestamps of all records of a chunk; a bad record has that of the event before it."""
         count = len(kept)
         if self._timestamps == "now":
-            return cast("list[int]", self._intended_ms(self.addressed + np.cumsum(kept) - 1).tolist())
+            return self._intended_ms(self.addressed + np.cumsum(kept) - 1)
         if not len(batch):
-            return [self._tick_ms] * count
+            return np.full(count, self._tick_ms, np.int64)
         ticks = self._clock.ticks(batch.time_ms)
         before = np.searchsorted(batch.row, np.arange(count), side="right") - 1
         stamps = np.where(before < 0, self._tick_ms, ticks[before])
         self._tick_ms = int(ticks[-1])
-        return cast("list[int]", stamps.tolist())
+        return stamps
+
+
+class _Turns:
+    """Keeps the order of records of different topics: a worker merges topics by timestamp, and the clock has seconds.
+
+    Within a second each change of topic takes a millisecond more; beyond 999 changes order is the worker's again.
+    """
+
+    def __init__(self) -> None:
+        self._topic, self._stamp_ms, self._turns = -1, -1, 0
+
+    def apart(self, topics: I64, stamps: I64) -> I64:
+        """Timestamps that tell topics apart, int64 (N,)."""
+        if not len(topics):
+            return stamps
+        same = np.diff(stamps, prepend=self._stamp_ms) == 0
+        turns = np.cumsum((np.diff(topics, prepend=self._topic) != 0) & same) + self._turns
+        fresh = np.maximum.accumulate(np.where(same, 0, turns))  # turns so far when the second began
+        if not same[0]:
+            turns -= self._turns
+            fresh -= self._turns
+        turns = turns - np.where(fresh > 0, fresh, 0)
+        self._topic, self._stamp_ms, self._turns = int(topics[-1]), int(stamps[-1]), int(turns[-1])
+        apart: I64 = stamps + np.minimum(turns, 999)
+        return apart
 
 
 def _now(numbers: I64) -> I64:

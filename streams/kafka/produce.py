@@ -161,6 +161,7 @@ class Sender:
             "message.max.bytes": 1_100_000,  # a cut line has 1 MiB: the broker shall say what it takes
             "queue.buffering.max.messages": QUEUE_MESSAGES,
             "queue.buffering.max.kbytes": QUEUE_KIB,
+            "reconnect.backoff.max.ms": 1_000,
             "delivery.timeout.ms": math.ceil(delivery_timeout_s * 1000),
             "delivery.report.only.error": True,
             "on_delivery": self._refused,
