@@ -10,6 +10,7 @@ says only that it could not.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +19,11 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from kafka import KafkaAdminClient
-from kafka.errors import KafkaTimeoutError
+from kafka.errors import KafkaConnectionError, KafkaTimeoutError, RequestTimedOutError
 
 from streams.kafka.settings import KafkaSettings
+
+logging.getLogger("kafka").addHandler(logging.NullHandler())  # else kafka-python's words go to stderr beside ours
 
 _ASK_S = 0.25
 """How long one question for metadata waits before errors are looked at."""
@@ -100,12 +103,19 @@ def _text(error: KafkaError) -> str:
 
 @contextmanager
 def admin(kafka: KafkaSettings, timeout_s: float) -> Iterator[KafkaAdminClient]:
-    """An admin client for a while; as `reach`. No request of it waits longer than `timeout_s`."""
+    """An admin client for a while; as `reach`. No request of it waits longer than `timeout_s`.
+
+    Raises
+    ------
+    UnreachableError
+        Also if Kafka goes away meanwhile.
+    """
     reach(kafka, timeout_s)
     wait_ms = max(1, round(1000 * timeout_s))
     try:
-        client = KafkaAdminClient(**kafka.kafka_python(), bootstrap_timeout_ms=wait_ms, request_timeout_ms=wait_ms)
-    except KafkaTimeoutError:  # it went away in between
-        raise UnreachableError(f"Kafka at {kafka.bootstrap_servers} answers no more; try again") from None
-    with client:
-        yield client
+        with KafkaAdminClient(
+            **kafka.kafka_python(), bootstrap_timeout_ms=wait_ms, request_timeout_ms=wait_ms
+        ) as client:
+            yield client
+    except (KafkaConnectionError, KafkaTimeoutError, RequestTimedOutError) as error:
+        raise UnreachableError(f"Kafka at {kafka.bootstrap_servers} answers no more ({error}); try again") from None

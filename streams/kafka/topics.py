@@ -7,6 +7,7 @@ numbers, and state is kept by shard. Where any topic refuses, none is changed.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,10 +26,11 @@ from kafka.errors import (
     for_code,
 )
 
-from streams.kafka.connection import UnreachableError, admin
+from streams.kafka.connection import admin
 from streams.kafka.settings import MIB, KafkaSettings
 
 CONNECT_TIMEOUT_S = 30.0
+_ASK_AGAIN_S = 0.02
 _DAY_MS = 86_400_000
 _HOUR_MS = 3_600_000
 
@@ -309,7 +311,8 @@ def apply(kafka: KafkaSettings, *, dry_run: bool = False, timeout_s: float = CON
     """Make the topics what they must be; several may do so at once.
 
     In this order: 1. nothing is done unless all can be done; 2. missing topics are created, and one that somebody else
-    created meanwhile is as good; 3. settings are altered; 4. what others created is looked at again.
+    created meanwhile is as good; 3. settings are altered; 4. Kafka is asked until it shows all of that, for its brokers
+    learn it a moment after it is decided.
 
     Parameters
     ----------
@@ -335,8 +338,19 @@ def apply(kafka: KafkaSettings, *, dry_run: bool = False, timeout_s: float = CON
         if not dry_run:
             _create(client, missing, kafka)  # 2.
             _alter(client, changes)  # 3.
-            plan(_states(client, missing), kafka)  # 4.
+            _await_shown(client, [specs[change.topic] for change in changes], kafka, timeout_s)  # 4.
     return changes
+
+
+def _await_shown(client: KafkaAdminClient, specs: list[TopicSpec], kafka: KafkaSettings, timeout_s: float) -> None:
+    until_s = time.monotonic() + timeout_s
+    while left := [change for change in plan(_states(client, specs), kafka) if change.action != "leave"]:
+        if time.monotonic() >= until_s:
+            raise TopicsError(
+                f"topic {left[0].topic!r} still shows another {left[0].what} after {timeout_s:g} s; see whether "
+                "somebody else changes it"
+            )
+        time.sleep(_ASK_AGAIN_S)
 
 
 def _create(
@@ -387,7 +401,7 @@ def _refusals(kafka: KafkaSettings) -> Iterator[None]:
     """What kafka-python raises while topics are looked at or changed, as sentences."""
     try:
         yield
-    except (KafkaConnectionError, KafkaTimeoutError, RequestTimedOutError) as error:
-        raise UnreachableError(f"Kafka at {kafka.bootstrap_servers} answers no more ({error}); try again") from None
+    except (KafkaConnectionError, KafkaTimeoutError, RequestTimedOutError):
+        raise  # Kafka went away, which `admin` tells
     except KafkaError as error:
         raise TopicsError(f"Kafka at {kafka.bootstrap_servers} refuses ({error})") from None

@@ -18,6 +18,7 @@ import pytest
 
 from streams.kafka.broker import LocalBroker, free_port
 from streams.kafka.broker_jars import locked
+from streams.kafka.settings import KafkaSettings
 
 WATCH = """
 while sleep 1; do
@@ -98,3 +99,11 @@ def own_broker(java: None, tmp_path: Path) -> Iterator[Callable[..., LocalBroker
 def prefix() -> str:
     """A prefix of topics and groups that no other test has."""
     return f"t{secrets.token_hex(3)}."
+
+
+@pytest.fixture
+def kafka(broker: LocalBroker, prefix: str) -> KafkaSettings:
+    """The shared broker, for an application of this test's own; it has no topics yet."""
+    return KafkaSettings(
+        bootstrap_servers=broker.bootstrap, application_id=prefix.rstrip("."), topic_prefix=prefix, partitions=3
+    )
