@@ -23,6 +23,7 @@ from shelftide import (
     commands_models,
     commands_produce,
     commands_replay,
+    commands_settings,
     commands_topics,
     commands_worker,
 )
@@ -44,6 +45,7 @@ app.command("simulate")(commands_data.simulate)
 app.command("backtest")(commands_models.backtest)
 app.command("produce")(commands_produce.produce)
 app.command("worker")(commands_worker.worker)
+app.command("settings")(commands_settings.settings)
 app.add_typer(commands_topics.app, name="topics")
 app.add_typer(commands_broker.app, name="broker")
 
