@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from shelftide.kafka_options import Bootstrap, Prefix, SettingsFile
+from shelftide.options import Bootstrap, Prefix, SettingsFile, kafka_options
 from shelftide.report import Json, counting, note, print_json, print_table
 
 if TYPE_CHECKING:
@@ -66,8 +66,7 @@ def produce(
     from streams.kafka.produce import ProduceInterruptedError
     from streams.kafka.produce import produce as send
 
-    given = {"partitioner": partitioner, "kafka": {"bootstrap_servers": bootstrap, "topic_prefix": prefix}}
-    chosen = read_settings(settings, given)
+    chosen = read_settings(settings, {**kafka_options(bootstrap, prefix), "partitioner": partitioner})
     how: dict[str, Any] = {
         "timestamps": timestamps,
         "poison": poison,
