@@ -42,7 +42,7 @@ from streams.outputs import (
 )
 from streams.partition import Partitioner
 from streams.price_alerts import Candidate
-from streams.replay_clock import ReplayClock
+from streams.replay_clock import ReplayClock, ticks_between
 
 I64 = npt.NDArray[np.int64]
 Written = Literal["all", "daily", "weekly", "last"]
@@ -154,7 +154,7 @@ class Replay:
         self._write = write
         self._clock = ReplayClock()
         self._partitioner = Partitioner(config.partitioner, config.shards)
-        self._grid = 0
+        self._ticked_ms = 0
         self._last: dict[tuple[int, str], list[ForecastSet]] = {}
         self._first_ms, self._newest_ms, self._tick_ms = 0, 0, 0
 
@@ -199,23 +199,22 @@ class Replay:
     def _shards(self, batch: EventBatch) -> list[Outputs]:
         if len(self.engines) == 1:
             return [self.engines[0].process(batch)]
-        return [out for part, tick_ms in self._cut(batch) for out in self._spread(part, tick_ms)]
+        return [out for part, ticks in self._cut(batch) for out in self._spread(part, ticks)]
 
-    def _cut(self, batch: EventBatch) -> Iterator[tuple[EventBatch, int | None]]:
+    def _cut(self, batch: EventBatch) -> Iterator[tuple[EventBatch, list[int]]]:
         """Cut at each refresh interval of the clock: shards then see ticks at the same events whatever the chunks."""
         every_ms = self.config.engine.refresh_ms
-        grid = batch.tick_ms // every_ms
-        ticks = {int(at): int(grid[at]) * every_ms for at in np.flatnonzero(np.diff(grid, prepend=self._grid))}
-        for start, stop in pairwise(sorted({0, *ticks, len(batch)})):
-            yield batch.take(np.arange(start, stop)), ticks.get(start)
-        if len(batch):
-            self._grid = int(grid[-1])
+        changes = np.flatnonzero(np.diff(batch.tick_ms // every_ms, prepend=self._ticked_ms // every_ms)).tolist()
+        for start, stop in pairwise(sorted({0, *changes, len(batch)})):
+            ticks = ticks_between(self._ticked_ms, int(batch.tick_ms[start]), every_ms)
+            self._ticked_ms = int(batch.tick_ms[stop - 1])
+            yield batch.take(np.arange(start, stop)), ticks
 
-    def _spread(self, part: EventBatch, tick_ms: int | None) -> Iterator[Outputs]:
-        """One part to all shards: the tick that begins it first, if one does."""
+    def _spread(self, part: EventBatch, ticks: list[int]) -> Iterator[Outputs]:
+        """One part to all shards: the ticks that begin it first."""
         shard = self._partitioner.of(part.sku)
         for index, engine in enumerate(self.engines):
-            if tick_ms is not None:
+            for tick_ms in ticks:
                 ticked = engine.tick(tick_ms)
                 _move(ticked, int(part.row[0]))
                 yield ticked

@@ -20,6 +20,24 @@ CONFIRMING = 3
 """Events in a row that make a jump believed, as the engine asks for three SKUs."""
 _UNSET = -(1 << 62)
 
+MOST_TICKS = 96
+"""Ticks made up for an interval without events: a day of refreshes, at every quarter of an hour."""
+
+
+def ticks_between(before_ms: int, now_ms: int, every_ms: int) -> list[int]:
+    """Ticks that a live shell would have made from one event to the next, at whole multiples of an interval.
+
+    Before the first event (`before_ms` 0) there is the newest one alone.
+
+    Examples
+    --------
+    >>> ticks_between(1_000, 4_500, 1_000), ticks_between(0, 4_500, 1_000), ticks_between(4_100, 4_500, 1_000)
+    ([2000, 3000, 4000], [4000], [])
+    """
+    before, now = before_ms // every_ms, now_ms // every_ms
+    first = max(before + 1, now - MOST_TICKS + 1) if before_ms else now
+    return [at * every_ms for at in range(first, now + 1)]
+
 
 class ReplayClock:
     """Follows event time, and is not led astray by single events far ahead.

@@ -309,7 +309,14 @@ class WorkerSettings(Table):
     forecast_timeout_s: float = Field(
         default=30.0, ge=0.01, le=3_600, description="Time a batch may take before the baseline answers for the model."
     )
-    forecast_wait_ms: int = Field(default=200, ge=0, le=60_000, description="How long a batch waits to fill up.")
+    forecast_wait_ms: int = Field(
+        default=200, ge=0, le=3_600_000, description="How long records wait for forecasts that they made due, at most."
+    )
+    backlog_forecasts: Literal["all", "share"] = Field(
+        default="share",
+        description="While a backlog is worked off: `all` forecasts that a live worker would have made, or as many as a "
+        "tenth of the time allows.",
+    )
     metrics_host: str = Field(default=LOOPBACK, min_length=1, description="Address that metrics are served on.")
     metrics_port: int | None = Field(
         default=9_464, ge=-1, le=65_535, description="Port that metrics are served on: 0 any free one, -1 none."

@@ -30,6 +30,7 @@ from streams.kafka.settings import KafkaSettings, WorkerSettings
 from streams.outputs import Origin, Output, Outputs, dead_letter, with_origin
 from streams.partition import Partitioner, PartitionerName
 from streams.price_alerts import Candidate
+from streams.replay_clock import ticks_between
 from streams.state import Record
 
 CANDIDATES_TOPIC = "engine.candidates.v1"
@@ -48,6 +49,10 @@ SHARED_TOPICS = ("shop.calendar.v1", "engine.command.v1", "replenishment.ack.v1"
 
 REQUESTS_AT_ONCE = 2
 """Requests of a shard under way: one that the model works on, one that waits; what else is due stays a set."""
+
+
+BACKLOG_SHARE = 0.1
+"""Share of the time that forecasts may take while a backlog is worked off."""
 
 
 class Found(msgspec.Struct, frozen=True, tag="found"):
@@ -115,17 +120,19 @@ class Shard:
         self._loop = asyncio.get_running_loop()
         self._answered = asyncio.Event()
         self._under_way = 0
+        self._rested_s = 0.0
+        self._all = worker.backlog_forecasts == "all"
 
     # -- records in
 
     async def apply(self, slices: Sequence[Slice]) -> None:
         """Apply records in order; may wait a little for forecasts that they make due."""
         batch, origins = self._decoded(slices)
-        for part, tick_ms in self._cut(batch):
-            if tick_ms is not None:
-                await self._run(lambda at=tick_ms: self.engine.tick(at), origins)  # type: ignore[misc]
+        for part, ticks in self._cut(batch):
+            for tick_ms in ticks:
+                await self._run(partial(self.engine.tick, tick_ms), origins)
             if len(part):
-                await self._run(lambda of=part: self.engine.process(of), origins)  # type: ignore[misc]
+                await self._run(partial(self.engine.process, part), origins)
 
     async def tick(self, now_ms: int) -> None:
         """Let the machine's clock pass; only when all that had arrived was applied."""
@@ -182,21 +189,22 @@ class Shard:
             self._put(dead_letter(batch.values[i], batch.keys[i], "route", reason, "", origin))
         return batch.take(np.flatnonzero(shards == self._number))
 
-    def _cut(self, batch: EventBatch) -> Iterator[tuple[EventBatch, int | None]]:
-        """Cut where the clock enters another refresh interval, and tick there first: as `streams.replay` does."""
+    def _cut(self, batch: EventBatch) -> Iterator[tuple[EventBatch, list[int]]]:
+        """Cut where the clock enters another refresh interval, with the ticks that come first; live shards have them.
+
+        A shard that works off a backlog has one such cut in a chunk, the last one: events move time by themselves.
+        """
         if not len(batch):
             return
         every_ms = self.engine.config.refresh_ms
-        grid = batch.tick_ms // every_ms
-        changes = np.flatnonzero(np.diff(grid, prepend=self.clock_ms // every_ms)).tolist()
-        if not changes:
-            yield batch, None
-        else:
-            bounds = sorted({0, *changes, len(batch)})
-            for start, stop in pairwise(bounds):
-                tick_ms = int(grid[start]) * every_ms if start in changes else None
-                yield batch.take(np.arange(start, stop)), tick_ms
-        self.clock_ms = int(batch.tick_ms[-1])
+        changes = np.flatnonzero(np.diff(batch.tick_ms // every_ms, prepend=self.clock_ms // every_ms)).tolist()
+        if not (self.live or self._all):
+            changes = changes[-1:]
+        for start, stop in pairwise(sorted({0, *changes, len(batch)})):
+            ticks = ticks_between(self.clock_ms, int(batch.tick_ms[start]), every_ms)
+            part = batch if stop - start == len(batch) else batch.take(np.arange(start, stop))
+            self.clock_ms = int(batch.tick_ms[stop - 1])
+            yield part, ticks
 
     async def _run(self, step: Callable[[], Outputs], origins: list[tuple[Slice, int]] | None) -> None:
         """One call of the engine; where it makes series due, their forecasts are waited for, but not for long."""
@@ -211,14 +219,21 @@ class Shard:
 
     def _ask(self) -> None:
         """Hand on what is due, as long as few requests are under way."""
-        while self._under_way < REQUESTS_AT_ONCE:
+        while self._under_way < REQUESTS_AT_ONCE and self._may_ask():
             request = self.engine.gather(self._worker.forecast_rows)
             if request is None:
                 return
             self._under_way += 1
-            self._executor.submit(request.batch).add_done_callback(partial(self._encode, request))
+            done = partial(self._encode, request, self._loop.time())
+            self._executor.submit(request.batch).add_done_callback(done)
 
-    def _encode(self, request: Request, future: Future[Answer]) -> None:
+    def _may_ask(self) -> bool:
+        """A shard that works off a backlog spends a share of its time on forecasts: by then most would be outdated."""
+        if self.live or self._all:
+            return True
+        return not self._under_way and self._loop.time() >= self._rested_s
+
+    def _encode(self, request: Request, asked_s: float, future: Future[Answer]) -> None:
         """Called by the executor's thread: the JSON is made by another, the rest on the event loop."""
 
         def encode() -> None:
@@ -229,12 +244,14 @@ class Shard:
             except BaseException as error:
                 self._loop.call_soon_threadsafe(self._fail, error)
             else:
-                self._loop.call_soon_threadsafe(self._absorb, request, forecasts, outputs)
+                self._loop.call_soon_threadsafe(self._absorb, request, forecasts, outputs, asked_s)
 
         self._encoder.submit(encode)
 
-    def _absorb(self, request: Request, forecasts: Any, outputs: list[Output]) -> None:
+    def _absorb(self, request: Request, forecasts: Any, outputs: list[Output], asked_s: float) -> None:
         self._under_way -= 1
+        now_s = self._loop.time()
+        self._rested_s = now_s + (now_s - asked_s) / BACKLOG_SHARE
         for output in outputs:
             self.outputs.append(Placed(output, self._number))
         self._take(self.engine.absorb(request, forecasts), None)
@@ -251,6 +268,8 @@ class Shard:
         """Wait until nothing is due, a set time at most, and not at all for a model that is late already."""
         wait_s = self._worker.forecast_wait_ms / 1000
         deadline_s = self._loop.time() + wait_s
+        if not (self.live or self._all):
+            return
         while self._under_way and self.failure is None and self._executor.waited_s <= wait_s:
             left_s = deadline_s - self._loop.time()
             if left_s <= 0:

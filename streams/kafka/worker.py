@@ -43,6 +43,7 @@ STALL_S = 60.0
 """An assignment that has not led to running shards by then never will: Faust's recovery task can die in silence."""
 
 WATCH_S = 0.2
+TURNS_S, MOST_TURNS = 60.0, 5
 BACKOFF_S = (0.2, 5.0)
 
 
@@ -196,7 +197,31 @@ async def serve(config: WorkerConfig, instance_id: str, started: Callable[[Shard
         raise WorkerError(_sentence(reason)) from reason
 
 
+class _Turns:
+    """Notices two processes of one instance id: Kafka lets them take turns for ever, in one generation."""
+
+    def __init__(self) -> None:
+        self._generation, self._at_s = -1, [0.0]
+
+    def note(self, generation: int) -> None:
+        """Note an assignment.
+
+        Raises
+        ------
+        WorkerError
+            If there are too many in one generation: a static member that comes back keeps it, once.
+        """
+        now_s = time.monotonic()
+        if generation != self._generation:
+            self._generation, self._at_s = generation, []
+        self._at_s = [at_s for at_s in self._at_s if now_s - at_s < TURNS_S] + [now_s]
+        if len(self._at_s) > MOST_TURNS:
+            raise WorkerError("another process has the same instance id; give each worker its own (--instance)")
+
+
 def _follow_rebalances(app: Any, shards: Shards) -> None:
+    turns = _Turns()
+
     @app.on_partitions_revoked.connect(weak=False)  # type: ignore[untyped-decorator]
     async def revoked(*_: Any, **__: Any) -> None:
         await shards.suspend()
@@ -205,6 +230,7 @@ def _follow_rebalances(app: Any, shards: Shards) -> None:
     async def complete(*_: Any, **__: Any) -> None:
         places = {(tp.topic, tp.partition) for tp in app.consumer.assignment()}
         try:
+            turns.note(app.consumer_generation_id)
             await shards.assign(places)
         except Exception as error:
             shards.failure = error
@@ -220,6 +246,8 @@ async def _live(app: Any, shards: Shards, asked: asyncio.Event) -> BaseException
             await asyncio.wait({wanted}, timeout=WATCH_S)
             if shards.error is not None:
                 return shards.error
+            if app.consumer is not None:
+                app.consumer.check()
             if starting.done() and (error := starting.exception()) is not None:
                 return error
             if app.crash_reason is not None:
