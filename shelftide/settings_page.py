@@ -63,8 +63,8 @@ replication_factor = 3
 instance_id = "worker-1"
 ```
 
-`shelftide topics list` says where the topics on Kafka differ from what these settings ask for, and `shelftide topics
-apply` makes them so.
+`shelftide topics list` says where the topics on Kafka differ from what these settings ask for, and
+`shelftide topics apply` makes them so.
 """
 
 
