@@ -30,12 +30,14 @@ from typing import Any
 
 from load_tests.kafka import report
 from load_tests.kafka.orders import Orders, create_topic, orders, produce
+from load_tests.kafka.ours import run_worker
 from load_tests.kafka.peers import PEERS, PeerError
 from load_tests.kafka.peers import command as peer_command
 from load_tests.kafka.processes import listener
 from load_tests.kafka.runs import Run, run_command
 from streams.kafka.broker import LocalBroker
 from streams.kafka.broker_properties import free_port
+from streams.kafka.settings import KafkaSettings
 
 ROOT = Path(__file__).parents[1]
 DEFAULT = ["aiokafka-drain", "worker", "kstreams", "librdkafka-drain", "faust-take", "faust-table", "quix", "bytewax"]
@@ -51,6 +53,8 @@ class Sitting:
         Before every topic's name; a new one for each sitting, so that a broker in use is not disturbed.
     home
         Folder for logs and results of the runs.
+    profile
+        Sample our worker while it runs; its figures are then worth less.
     """
 
     bootstrap: str
@@ -58,6 +62,7 @@ class Sitting:
     partitions: int
     home: Path
     made: Orders
+    profile: bool = False
     filled: dict[int, str] = field(default_factory=dict)
 
     def topic(self, records: int) -> str:
@@ -83,12 +88,19 @@ class Sitting:
         group = f"{self.prefix}{name}-{repeat}"
         folder = self.home / group
         folder.mkdir(parents=True)
+        run = Run(name, repeat, records)
+        if name == report.OURS:
+            kafka = KafkaSettings(
+                bootstrap_servers=self.bootstrap, application_id=group, topic_prefix=self.prefix,
+                partitions=self.partitions,
+            )  # fmt: skip
+            return run_worker(run, kafka, expected, folder, self.broker_pid, profile=self.profile)
         command, env = _command(name)
         env |= {
             "BOOTSTRAP": self.bootstrap, "TOPIC": topic, "GROUP": group, "TOTAL": str(records),
             "VALID": str(expected["valid"]), "RESULT": str(folder / "result.json"), "RUN_HOME": str(folder),
         }  # fmt: skip
-        return run_command(Run(name, repeat, records), command, env, expected, self.broker_pid)
+        return run_command(run, command, env, expected, self.broker_pid)
 
 
 def _command(name: str) -> tuple[list[str], dict[str, str]]:
@@ -162,6 +174,7 @@ def main() -> None:
     parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--bootstrap", help="a Kafka that runs, as host:port; otherwise one is started")
     parser.add_argument("--home", type=Path, help="keep logs and results of the runs in this folder")
+    parser.add_argument("--profile", action="store_true", help="show where our worker spends its time")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     names = args.engines.split(",")
@@ -170,8 +183,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="shelftide-throughput-") as scratch:
         home = args.home or Path(scratch)
         with broker(args.bootstrap, Path(scratch)) as bootstrap:
+            made = orders(args.records, args.days)
             prefix = f"t{time.time_ns() // 1_000_000:x}."
-            sitting = Sitting(bootstrap, prefix, args.partitions, home, orders(args.records, args.days))
+            sitting = Sitting(bootstrap, prefix, args.partitions, home, made, args.profile)
             found = sit(sitting, names, args.repeats, quiet=args.json)
     print(json.dumps(found, indent=1) if args.json else report.text(found))
 

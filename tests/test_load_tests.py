@@ -27,9 +27,7 @@ SMALL = {
     "baseline": ["--series", "64", "--repeats", "1"],
     "replenishment": ["--series", "200"],
     "simulate": ["--items", "20", "--days", "3", "--json"],
-    "throughput": ["--records", "3000", "--repeats", "1", "--json", "--engines", "aiokafka-drain,librdkafka-drain"],
 }
-ON_KAFKA = {"throughput"}
 
 
 def output(name: str, *arguments: str) -> str:
@@ -42,8 +40,6 @@ def output(name: str, *arguments: str) -> str:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_benchmark_runs_small(name: str) -> None:
-    if name in ON_KAFKA and (shutil.which("java") is None or shutil.which("mvn") is None):
-        pytest.skip("no Java 17 or Maven on this machine")
     told = output(name, *SMALL[name])
     assert json.loads(told) if "--json" in SMALL[name] else told
 
@@ -59,6 +55,16 @@ def test_the_price_benchmark_writes_alerts_in_the_form_that_is_scored(tmp_path: 
     output("price_alerts", str(events), "--out", str(tmp_path / "alerts.jsonl"))
     states = [json.loads(line)["status"] for line in (tmp_path / "alerts.jsonl").read_text().splitlines()]
     assert states == ["firing", "resolved"]
+
+
+@pytest.mark.skipif(
+    shutil.which("java") is None or shutil.which("mvn") is None, reason="no Java 17 or Maven on this machine"
+)
+def test_throughput_runs_small_and_our_worker_commits_every_unit() -> None:
+    small = ["--records", "3000", "--days", "2", "--repeats", "1", "--engines", "aiokafka-drain,worker"]
+    runs = {run["engine"]: run for run in json.loads(output("throughput", *small, "--json"))["runs"]}
+    assert {name: run["error"] for name, run in runs.items()} == {"aiokafka-drain": None, "worker": None}
+    assert (runs["worker"]["correct"], runs["worker"]["more"]["exit"]) == (True, 0)
 
 
 def run_of(engine: str, repeat: int, rate: float) -> Run:
@@ -123,4 +129,8 @@ def test_the_clock_of_our_worker_ends_with_its_last_commit() -> None:
 
 
 def test_every_benchmark_is_run() -> None:
-    assert {path.stem for path in (ROOT / "load_tests").glob("*.py")} - {"__init__"} == {*SMALL, "price_alerts"}
+    assert {path.stem for path in (ROOT / "load_tests").glob("*.py")} - {"__init__"} == {
+        *SMALL,
+        "price_alerts",
+        "throughput",
+    }

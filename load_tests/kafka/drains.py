@@ -42,6 +42,8 @@ class Meter:
         """What was measured."""
         (first, t0, cpu0), (half, t1, _), (last, t2, cpu2) = self._start, self._half, self._end
         counted = last - first
+        if counted * 2 < self.total:
+            counted, half = 0, last  # most came at once: a rate of the rest would say nothing
         return {
             "rate": counted / (t2 - t0) if counted else None,
             "rate_2nd_half": (last - half) / (t2 - t1) if last > half else None,

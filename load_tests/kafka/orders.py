@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -142,31 +142,3 @@ def delete_topics(bootstrap: str, topics: list[str]) -> None:
 
 def _admin(bootstrap: str) -> AdminClient:
     return AdminClient({"bootstrap.servers": bootstrap, "log_level": 3})  # it warns of what it had left to say
-
-
-class Offsets:
-    """Where a topic ends, and how far a group has committed it, asked of the broker."""
-
-    def __init__(self, bootstrap: str, topic: str, group: str, partitions: int) -> None:
-        # Uncommitted transactions are no matter: what is asked for is the last offset committed for good.
-        self._client = Consumer(
-            {"bootstrap.servers": bootstrap, "group.id": group, "isolation.level": "read_uncommitted",
-             "enable.auto.commit": False}
-        )  # fmt: skip
-        self._partitions = [TopicPartition(topic, number) for number in range(partitions)]
-
-    def end(self) -> int:
-        """Records of the topic, over all partitions."""
-        return sum(self._client.get_watermark_offsets(one, timeout=30)[1] for one in self._partitions)
-
-    def committed(self) -> int:
-        """Records that the group has committed, over all partitions."""
-        try:
-            found = self._client.committed(self._partitions, timeout=30)
-        except KafkaException:
-            return 0  # nobody has written to the offsets topic yet
-        return sum(max(0, one.offset) for one in found)
-
-    def close(self) -> None:
-        """Let go of the broker."""
-        self._client.close()

@@ -95,9 +95,10 @@ def run_command(
     for name in ("rate", "rate_2nd_half", "cpu_us", "rss_mib"):
         setattr(run, name, found.get(name))
     if "quantity" in found:
-        run.correct = found["quantity"] == expected["quantity"] and _near(found["revenue"], expected["revenue"])
+        run.correct = found["quantity"] == expected["quantity"] and near(found["revenue"], expected["revenue"])
     return run
 
 
-def _near(value: float, wanted: float) -> bool:
+def near(value: float, wanted: float) -> bool:
+    """Whether two sums of money agree, made in another order and in floats as they were."""
     return abs(value - wanted) <= 1e-6 * abs(wanted)

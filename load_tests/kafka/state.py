@@ -1,38 +1,86 @@
 """What a worker has committed, read from its state topic as a new owner would read it.
 
-In: the state topic. Out: how much was written, how much of it still counts, and the units in all panes.
+In: the state topic. Out: how far it has come, how much was written for it, and the units in all panes.
 Must not know: the worker. Rule: aborted transactions do not count, and the newest record of a key wins.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
 from streams.engine import Engine, EngineConfig
-from streams.panes import UNIT
+from streams.kafka.ledger import OFFSETS_KEY, positions_of
+from streams.panes import MONEY, UNIT
 
-OWN = "offsets"
-"""Records of the shell, not of the engine."""
+SHELL = OFFSETS_KEY.partition("/")[0] + "/"
+"""Head of the keys that are the shell's, not the engine's."""
 
 
-@dataclass
-class Committed:
-    """Live records per shard, and what it took to write them."""
+class StateTopic:
+    """The state of all shards as committed so far, followed from the first record on.
 
-    shards: dict[int, dict[str, bytes]] = field(default_factory=dict)
-    written_bytes: int = 0
-    written: int = 0
+    Attributes
+    ----------
+    shards
+        Live records of each shard.
+    written, written_bytes, commits
+        Records, their bytes and transactions so far.
+    """
+
+    def __init__(self, bootstrap: str, topic: str, partitions: int) -> None:
+        self.shards: dict[int, dict[str, bytes]] = {number: {} for number in range(partitions)}
+        self.written = self.written_bytes = self.commits = 0
+        self._topic = topic
+        self._ended: set[int] = set()
+        self._consumer = Consumer(
+            {"bootstrap.servers": bootstrap, "group.id": "nobody", "isolation.level": "read_committed",
+             "enable.partition.eof": True, "enable.auto.commit": False, "fetch.wait.max.ms": 20,
+             "fetch.message.max.bytes": 16 << 20, "receive.message.max.bytes": (64 << 20) + 4096}
+        )  # fmt: skip
+        self._consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(partitions)])
+
+    def poll(self, timeout_s: float) -> None:
+        """Take in what was committed since."""
+        for message in self._consumer.consume(1000, timeout_s):
+            number, error = message.partition() or 0, message.error()
+            if error is None:
+                self._ended.discard(number)
+                self._take(self.shards[number], message.key(), message.value())
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._ended.add(number)
+            else:
+                raise SystemExit(f"{self._topic!r} cannot be read: {error}")
+
+    def read(self) -> None:
+        """Take in everything up to the end of the topic."""
+        self._ended.clear()
+        while len(self._ended) < len(self.shards):
+            self.poll(0.1)
+
+    def _take(self, shard: dict[str, bytes], key: Any, value: Any) -> None:
+        name = (key or b"").decode()
+        self.written += 1
+        self.written_bytes += len(key or b"") + len(value or b"")
+        self.commits += name == OFFSETS_KEY
+        if value is None:
+            shard.pop(name, None)
+        else:
+            shard[name] = value
+
+    def committed(self, topic: str) -> int:
+        """Records of a topic that committed state contains, by its shell's name without the prefix."""
+        positions = (positions_of(shard) for shard in self.shards.values())
+        return sum(position.offsets.get(topic, 0) for position in positions if position is not None)
 
     @property
     def live_bytes(self) -> int:
         """Bytes of the records that a new owner needs."""
-        return sum(len(key) + len(value) for shard in self.shards.values() for key, value in shard.items())
+        return sum(self.live_by_kind().values())
 
-    def by_kind(self) -> dict[str, int]:
+    def live_by_kind(self) -> dict[str, int]:
         """Live bytes by the first part of the key, the largest first."""
         out: dict[str, int] = {}
         for shard in self.shards.values():
@@ -41,38 +89,9 @@ class Committed:
                 out[kind] = out.get(kind, 0) + len(key) + len(value)
         return dict(sorted(out.items(), key=lambda item: -item[1]))
 
-
-def committed(bootstrap: str, topic: str, partitions: int) -> Committed:
-    """Read the state topic to its end."""
-    consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": "nobody", "isolation.level": "read_committed",
-         "enable.partition.eof": True, "enable.auto.commit": False}
-    )  # fmt: skip
-    consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(partitions)])
-    found = Committed(shards={number: {} for number in range(partitions)})
-    ended: set[int] = set()
-    while len(ended) < partitions:
-        for message in consumer.consume(1000, 5):
-            number = message.partition() or 0
-            error = message.error()
-            if error is None:
-                _take(found, found.shards[number], message.key(), message.value())
-            elif error.code() == KafkaError._PARTITION_EOF:
-                ended.add(number)
-            else:
-                raise SystemExit(f"{topic!r} cannot be read: {error}")
-    consumer.close()
-    return found
-
-
-def _take(found: Committed, shard: dict[str, bytes], key: Any, value: Any) -> None:
-    name = (key or b"").decode()
-    found.written += 1
-    found.written_bytes += len(key or b"") + len(value or b"")
-    if value is None:
-        shard.pop(name, None)
-    else:
-        shard[name] = value
+    def close(self) -> None:
+        """Let go of the broker."""
+        self._consumer.close()
 
 
 def units(config: EngineConfig, shards: list[dict[str, bytes]]) -> tuple[float, float]:
@@ -83,7 +102,7 @@ def units(config: EngineConfig, shards: list[dict[str, bytes]]) -> tuple[float, 
     quantity = revenue = 0.0
     for records in shards:
         engine = Engine(config)
-        engine.restore({key: value for key, value in records.items() if key.partition("/")[0] != OWN})
+        engine.restore({key: value for key, value in records.items() if not key.startswith(SHELL)})
         live = engine.series.live()
         panes, width = engine.panes, config.panes.open_buckets
         for number, state in enumerate(engine.buckets.zones):
@@ -93,5 +112,5 @@ def units(config: EngineConfig, shards: list[dict[str, bytes]]) -> tuple[float, 
             # A bucket that is closed and not final has its sums in both; it was counted above.
             beyond = [bucket % width for bucket in range(state.open, state.final + width)]
             quantity += float(panes.open["units"][own][:, beyond].sum()) / UNIT
-            revenue += float(panes.open["revenue"][own][:, beyond].sum()) / 10_000
+            revenue += float(panes.open["revenue"][own][:, beyond].sum()) / MONEY
     return quantity, revenue

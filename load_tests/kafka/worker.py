@@ -1,8 +1,8 @@
 """Our worker as users start it, followed from outside: what it has processed, what it has committed, what it takes.
 
 In: settings as environment. Out: samples over time.
-Must not know: the worker's insides. Rule: what it has processed is its own word (metrics), what it has committed is the
-broker's (offsets of its group), and what it takes is the kernel's.
+Must not know: the worker's insides. Rule: what it has processed is its own word (metrics), what it has committed is
+what a reader of the state topic sees, and what it takes is the kernel's.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from load_tests.kafka.orders import Offsets
 from load_tests.kafka.processes import cpu_s, rss_bytes, threads_cpu_s
+from load_tests.kafka.state import StateTopic
 from streams.kafka.broker_properties import HOST, free_port
 
 EVENTS = "shelftide_events_total"
-"""Counter of the worker: records of item topics that it has processed, by outcome."""
+"""Counter of the worker: events taken in, by outcome."""
 
-STEP_S = 0.02
-"""Between two questions to the broker. A question costs it some 0.2 ms."""
-METRICS_STEP_S = 0.5
-"""Between two questions to the worker while it is busy: an answer costs it some milliseconds."""
+STEP_S = 0.01
+"""Wait for commits between two looks."""
+QUICK_S, SLOW_S = 0.03, 0.5
+"""Between two questions to the worker: until it has begun and near the end, and in between. An answer costs it some
+milliseconds."""
 LAST_SHARE = 0.8
-"""From this share of the records on the worker is asked as often as the broker, to catch the last one."""
+"""From this share of the records on the end is near."""
 
 
 class WorkerError(Exception):
@@ -78,7 +79,7 @@ class Worker:
         """Records that it has processed, whatever became of them."""
         return int(total(self.metrics(), EVENTS))
 
-    def follow(self, offsets: Offsets, records: int, timeout_s: float) -> list[Sample]:
+    def follow(self, state: StateTopic, topic: str, records: int, timeout_s: float) -> list[Sample]:
         """Look at it from the first records processed until the last one is committed.
 
         Raises
@@ -87,17 +88,16 @@ class Worker:
             If it ends before, or takes longer.
         """
         samples: list[Sample] = []
-        until, asked_s, processed = time.monotonic() + timeout_s, 0.0, 0
-        while not samples or samples[-1].committed < records:
+        until, asked_s, processed, committed = time.monotonic() + timeout_s, 0.0, 0, 0
+        while committed < records:
             self._check(until, samples)
-            now = time.monotonic()
-            often = not samples or processed >= LAST_SHARE * records
-            if now - asked_s >= (STEP_S if often else METRICS_STEP_S):
-                processed, asked_s = self.processed(), now
-            if processed:
-                committed = offsets.committed() if samples else 0  # the first look must be a quick one
-                samples.append(Sample(time.monotonic(), processed, committed, cpu_s(self.process.pid)))
-            time.sleep(STEP_S)
+            state.poll(STEP_S)
+            committed = state.committed(topic)
+            quick = not processed or processed >= LAST_SHARE * records
+            if time.monotonic() - asked_s >= (QUICK_S if quick else SLOW_S):
+                processed, asked_s = self.processed(), time.monotonic()
+            if (seen := max(processed, committed)) > 0:
+                samples.append(Sample(time.monotonic(), seen, committed, cpu_s(self.process.pid)))
         return samples
 
     def stop(self, timeout_s: float = 30) -> tuple[int, float]:
@@ -111,10 +111,13 @@ class Worker:
             self.process.kill()
         return self.process.wait(), time.monotonic() - began
 
-    def taken(self) -> dict[str, object]:
-        """Memory and the busiest threads, so far."""
-        threads = list(threads_cpu_s(self.process.pid).items())[:8]
-        return {"rss_mib": round(rss_bytes(self.process.pid, peak=True) / 2**20, 1), "threads_cpu_s": dict(threads)}
+    def peak_mib(self) -> float:
+        """The most memory that it has had."""
+        return rss_bytes(self.process.pid, peak=True) / 2**20
+
+    def threads_cpu_s(self) -> dict[str, float]:
+        """CPU seconds of its busiest threads, so far."""
+        return dict(list(threads_cpu_s(self.process.pid).items())[:8])
 
     def _check(self, until: float, samples: list[Sample]) -> None:
         last = f"{samples[-1].committed:,} records committed" if samples else "nothing processed"
@@ -146,6 +149,8 @@ def span(samples: list[Sample]) -> dict[str, float | None]:
     done = next((s for s in samples if s.processed >= last.processed), last)
     half = next(s for s in samples if s.processed * 2 >= last.processed)
     counted = last.committed - first.processed
+    if counted * 2 < last.committed:
+        counted, half, done = 0, last, first  # most was over at the first look: a rate of the rest would say nothing
     return {
         "rate": _over(counted, last.at_s - first.at_s),
         "rate_2nd_half": _over(last.committed - half.processed, last.at_s - half.at_s),
