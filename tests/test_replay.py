@@ -157,7 +157,9 @@ def test_shards_together_publish_the_same_series_at_the_same_closes(tmp_path: Pa
 
     def closes(folder: Path) -> dict[tuple[str, int], Any]:
         made = values(folder, DEMAND_TOPIC)
-        return {(v["sku"], v["as_of"]): v["observed_in_open"] for v in made if v["as_of"] == v["steps"][0]}
+        # The first bucket opened with the shop: a refresh at its start is no close.
+        made = [v for v in made if v["as_of"] == v["steps"][0] > MONDAY]
+        return {(v["sku"], v["as_of"]): v["observed_in_open"] for v in made}
 
     assert closes(one) == closes(four)
     summaries = [orjson.loads((folder / "summary.json").read_bytes()) for folder in (one, four)]
