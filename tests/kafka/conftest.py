@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from streams.kafka.broker import LocalBroker, free_port
-from streams.kafka.broker_jars import locked
+from streams.kafka.broker_jars import BrokerError, jar_folder, java_program, locked
 from streams.kafka.settings import KafkaSettings
 
 WATCH = """
@@ -36,8 +36,11 @@ done
 @pytest.fixture(scope="session")
 def java() -> None:
     """Java and Maven, or the test is skipped."""
-    if shutil.which("java") is None or shutil.which("mvn") is None:
-        pytest.skip("no Java 17 or Maven on this machine")
+    try:
+        java_program()
+        jar_folder()
+    except BrokerError as error:
+        pytest.skip(f"no Java 17 or Maven on this machine: {error}")
 
 
 @pytest.fixture(scope="session")
