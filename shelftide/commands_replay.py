@@ -1,7 +1,7 @@
 """The command `replay`: files of events through the engine into a folder of decisions.
 
 In: options. Out: ``DIR/<topic>.jsonl``, ``DIR/summary.json`` and the summary on stdout.
-Must not know: how a replay works. Rule: what is written depends on the files and options alone; timing is printed only.
+Must not know: how a replay works. Rule: what is written depends on files and settings alone; timing is printed only.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def replay(
 
     Writes DIR/forecast.demand.v1.jsonl, alerts.price.v1.jsonl, replenishment.trigger.v1.jsonl and
     engine.deadletter.v1.jsonl, one output value per line, and DIR/summary.json. Each appears when it is complete. The
-    same events and options give the same bytes.
+    same events and settings give the same bytes.
     """
     from shelftide.settings_sources import read_settings
     from streams.replay import ReplayConfig
