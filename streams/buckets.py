@@ -319,5 +319,12 @@ class Buckets:
         else:
             self.panes.restore(key, value)
 
+    def settle(self, used: int) -> None:
+        """Derive buckets that are closed but not final, once all records are taken over."""
+        for i, state in enumerate(self.zones):
+            own = self.in_zone(np.arange(used), i)
+            for bucket in range(state.final, state.open):
+                self.panes.derive(own, bucket)
+
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)

@@ -382,11 +382,13 @@ class Engine:
                 ) from error
         self.series.settle()
         self.listed.settle()
+        self.buckets.settle(self.series.used)
 
     def _parts(self) -> dict[str, Any]:
         """Which part wrote the records of each kind."""
         return {
             "series": self.series, "open": self.buckets, "weeks": self.buckets, "closed": self.buckets,
+            "cancelled": self.buckets,
             "facts": self.buckets, "sessions": self.buckets, "dedupe": self.intake, "catalog": self.catalog,
             "dirty": self.due.table, "groups": self.catalog, "listed": self.listed, "channels": self.listed,
             "waiting": self.listed, "held": self.listed, "rates": self.refresh, "pool": self.refresh,

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from streams.sparse import shrink, spread
 from streams.state import BLOCK_ROWS, Record, SnapshotError, Table, pack, unpack
 
 I64 = npt.NDArray[np.int64]
@@ -124,6 +125,7 @@ class Panes:
         self.open = Table("open", max_series, {n: (dtype, (config.open_buckets,)) for n, dtype in OPEN.items()})
         self.weeks = Table("weeks", max_series, {"demand": (np.float32, (config.weeks,))})
         self._closed_touched: dict[tuple[int, int], int] = {}  # (block, column of the ring) -> bucket, -1 = cleared
+        self._cancelled_touched: set[tuple[int, int]] = set()  # the same, where cancellations alone changed
 
     @property
     def row_bytes(self) -> int:
@@ -146,7 +148,7 @@ class Panes:
         before = self._bucket_demand(slot, bucket)
         self.ring["cancelled"][slot, bucket % self.config.buckets] += np.float32(cancelled / UNIT)
         self._add_week(np.array([slot]), week, self._bucket_demand(slot, bucket) - before)
-        self._touch_closed(np.array([slot]), bucket)
+        self._cancelled_touched.add((slot // BLOCK_ROWS, bucket % self.config.buckets))
 
     def _bucket_demand(self, slot: int, bucket: int) -> np.float32:
         column = bucket % self.config.buckets
@@ -161,9 +163,13 @@ class Panes:
         carried = self.ring["shelf"][slots, (bucket - 1) % self.config.buckets] >> _STOCK_SHIFT
         self.ring["shelf"][slots, column] = carried << _STOCK_SHIFT | np.uint8(SHUT if shut else 0)
         self.derive(slots, bucket)
+        self._touch_closed(slots, bucket)
 
     def derive(self, slots: Slots, bucket: int) -> None:
-        """Write the floats of a bucket that is closed but not final anew from its integer sums."""
+        """Write the floats of a bucket that is closed but not final anew from its integer sums.
+
+        No record is written: until the bucket is final, whoever restores derives it again.
+        """
         column, at = bucket % self.config.buckets, bucket % self.config.open_buckets
         for channel, scale in (("units", UNIT), ("cancelled", UNIT), ("revenue", MONEY)):
             self.ring[channel][slots, column] = self.open[channel][slots, at] / scale
@@ -175,7 +181,6 @@ class Panes:
         stock = np.where(counts > 0, share, before >> _STOCK_SHIFT).astype(np.uint8)
         promo = (self.open["promo"][slots, at] > 0).astype(np.uint8) * np.uint8(PROMO)
         self.ring["shelf"][slots, column] = stock << _STOCK_SHIFT | (before & np.uint8(SHUT)) | promo
-        self._touch_closed(slots, bucket)
 
     def finish(self, slots: Slots, bucket: int, week: int) -> F32:
         """Make a bucket final: free its integer sums, add it to its week; its demand, float32 (N,), comes back."""
@@ -187,6 +192,7 @@ class Panes:
         for array in self.open.arrays.values():
             array[slots[used], at] = 0
         self.open.touch(slots[used])
+        self._touch_closed(slots[used], bucket)
         sold = demand > 0
         self._add_week(slots[sold], week, demand[sold])
         out: F32 = demand.astype(np.float32)
@@ -245,15 +251,23 @@ class Panes:
             self._closed_touched[int(block), bucket % self.config.buckets] = bucket
 
     def changes(self, used: int) -> Iterator[Record]:
-        """Yield records of what changed: ``open/…``, ``weeks/…`` and ``closed/<block>/<bucket column>``."""
+        """Yield records of what changed: ``open/…``, ``weeks/…`` and ``closed/<block>/<column of the ring>``.
+
+        Cancellations have ``cancelled/<block>/<column>``: they go on in final buckets, here and there, and are few.
+        """
         yield from self.open.changes()
         yield from self.weeks.changes()
+        # Keyed by the ring's column, so that a bucket leaving the ring is replaced by the one that takes its place.
         for (block, column), bucket in self._closed_touched.items():
             rows = slice(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, used))
-            # Keyed by the ring's column, so that a bucket leaving the ring is replaced by the one that takes its place.
-            payload = {"bucket": bucket} | {n: array[rows, column].tobytes() for n, array in self.ring.items()}
-            yield f"closed/{block}/{column}", pack(payload)
+            payload = {name: array[rows, column].tobytes() for name, array in self.ring.items() if name != "cancelled"}
+            yield f"closed/{block}/{column}", pack(payload | {"bucket": bucket})
+        for block, column in sorted(self._cancelled_touched.union(self._closed_touched)):
+            rows = slice(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, used))
+            packed = shrink(self.ring["cancelled"][rows, column])
+            yield f"cancelled/{block}/{column}", None if packed is None else pack([rows.stop - rows.start, packed])
         self._closed_touched.clear()
+        self._cancelled_touched.clear()
 
     def restore(self, key: str, value: bytes | None) -> None:
         """Take over one record."""
@@ -265,9 +279,18 @@ class Panes:
         elif value is not None:
             block, _, column = rest.partition("/")
             payload = unpack(key, value)
-            start = int(block) * BLOCK_ROWS
+            if name == "cancelled":
+                values = np.zeros(payload[0], self.ring[name].dtype)
+                spread(payload[1], values)
+                self._restore_column(key, name, int(block), int(column), values)
+                return
             for channel, array in self.ring.items():
-                values = np.frombuffer(payload[channel], array.dtype)
-                if start + len(values) > self.max_series:
-                    raise SnapshotError(f"state record {key!r} lies beyond the maximum of {self.max_series} series")
-                array[start : start + len(values), int(column)] = values
+                if channel != "cancelled":
+                    values = np.frombuffer(payload[channel], array.dtype)
+                    self._restore_column(key, channel, int(block), int(column), values)
+
+    def _restore_column(self, key: str, channel: str, block: int, column: int, values: npt.NDArray[Any]) -> None:
+        start = block * BLOCK_ROWS
+        if start + len(values) > self.max_series:
+            raise SnapshotError(f"state record {key!r} lies beyond the maximum of {self.max_series} series")
+        self.ring[channel][start : start + len(values), column] = values

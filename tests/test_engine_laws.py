@@ -145,11 +145,21 @@ def restored_at(cuts: set[int], commits: set[int], made: list[bytes]) -> None:
         if n in commits:
             topic.update(snapshot.changes())
         if n in cuts:
+            before = snapshot
             snapshot = Engine(config)
             snapshot.restore({key: value for key, value in topic.items() if value is not None})
+            assert _arrays(snapshot) == _arrays(before)
     end = START + 30 * DAY
     assert _lines(snapshot.tick(end)) == _lines(whole.tick(end))
     assert snapshot.scores.summary() == whole.scores.summary()
+
+
+def _arrays(engine: Engine) -> dict[str, bytes]:
+    panes, lines = engine.panes, engine.prices.lines._table
+    tables = (panes.open, panes.weeks, *engine.positions.tables, engine.buckets.series, engine.listed.table, lines)
+    found = {f"{table.name} {name}": array for table in tables for name, array in table.arrays.items()}
+    found |= panes.ring | {f"outcomes {n}": cells for n, cells in enumerate(engine.outcomes.cells)}
+    return {name: array.tobytes() for name, array in found.items()}
 
 
 def _lines(outputs: Outputs) -> list[bytes]:

@@ -23,6 +23,7 @@ from streams.panes import UNIT
 ROOT = Path(__file__).parents[1]
 SMALL = {
     "engine": ["--small", "--json", "--only", "throughput,scale,memory,year"],
+    "commits": ["--small", "--json"],
     "decode": ["--events", "500", "--repeats", "2", "--json"],
     "baseline": ["--series", "64", "--repeats", "1"],
     "replenishment": ["--series", "200"],
