@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import re
+import shutil
 import subprocess
 import time
 import uuid
@@ -42,6 +43,7 @@ _HEADER = "# Written by shelftide at each start of this broker.\n"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FULL_SAID = ("No space left", "quota exceeded", "File too large")
 """How Java words the same."""
+_LEAST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -258,7 +260,8 @@ class LocalBroker:
     def _failure(self, output: str, jars: Path) -> BrokerError:
         """Why it ended, from the line of its output that tells most."""
         told, where = telling_line(output), repr(str(self._folder))
-        if any(said in told for said in _FULL_SAID):
+        full = shutil.disk_usage(self._folder).free < _LEAST_BYTES  # too full even for a log that says so
+        if full or any(said in told for said in _FULL_SAID):
             return BrokerError(f"the disk of {where} is full ({told}); make room, or name another folder")
         if "ClassNotFound" in told or "NoClassDefFound" in told:
             return BrokerError(f"jars of Kafka are missing ({told}); delete {str(jars)!r}, and they are fetched anew")
