@@ -236,8 +236,8 @@ class LocalBroker:
         return [*self.launcher, java, f"-Xmx{self.heap}", *self.java_options, *_LOGGING, "-cp", f"{jars}/*"]
 
     def _start(self, java: str, jars: Path, timeout_s: float) -> None:
-        said_before = self._process.start([*self._java(java, jars), "kafka.Kafka", str(self._config)])
         try:
+            said_before = self._process.start([*self._java(java, jars), "kafka.Kafka", str(self._config)])
             self._await_start(said_before, jars, timeout_s)
         except BaseException:  # an interrupt too: what has not started must not stay
             self._process.stop(0.0)

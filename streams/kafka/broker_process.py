@@ -22,8 +22,14 @@ from streams.kafka.broker_jars import BrokerError
 _LOG_BYTES = 10 << 20
 """A log longer than this becomes `<name>.1` at the next start."""
 
-_DETACHED = 'log=$1; shift; "$@" </dev/null >>"$log" 2>&1 & echo $!'
-"""Starts a program that is no child of ours: it outlives us, and leaves no zombie when it ends before us."""
+_DETACHED = """
+log=$1 pid=$2
+shift 2
+"$@" </dev/null >>"$log" 2>&1 &
+echo $! >"$pid" || { kill -9 $!; exit 1; }
+"""
+"""Starts a program that is no child of ours: it outlives us, and leaves no zombie when it ends before us. One that
+nobody could find again is ended at once."""
 
 _POLL_S = 0.02
 _KILLED_S = 10.0
@@ -61,19 +67,21 @@ class DetachedProcess:
         Returns
         -------
         Length of the log before, for `said`.
+
+        Raises
+        ------
+        BrokerError
+            If its number cannot be written down.
         """
         if self._log_bytes() > _LOG_BYTES:
             self.log.replace(self.log.with_name(f"{self.log.name}.1"))
         said_before = self._log_bytes()
-        started = subprocess.run(  # noqa: S603 - the caller's own command
-            ["/bin/sh", "-c", _DETACHED, "sh", str(self.log), *command],
-            stdout=subprocess.PIPE, text=True, check=True, start_new_session=True,
+        done = subprocess.run(  # noqa: S603 - the caller's own command
+            ["/bin/sh", "-c", _DETACHED, "sh", str(self.log), str(self.pid_file), *command],
+            stderr=subprocess.PIPE, text=True, check=False, start_new_session=True,
         )  # fmt: skip
-        try:
-            self.pid_file.write_text(started.stdout)
-        except OSError:  # nobody could find it again
-            os.kill(int(started.stdout), signal.SIGKILL)
-            raise
+        if done.returncode:
+            raise BrokerError(f"{str(self.pid_file)!r} cannot be written ({done.stderr.strip()}); make room there")
         return said_before
 
     def said(self, since: int) -> str:
