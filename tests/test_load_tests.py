@@ -82,7 +82,7 @@ def test_shares_are_made_within_a_repeat() -> None:
 def test_a_run_that_failed_has_no_figures_and_its_reason_is_told() -> None:
     runs = [run_of("aiokafka-drain", 0, 100.0), Run("worker", 0, 1000, error="exit code 1")]
     engines = summary(runs)
-    told = text({"engines": engines, "goals": goals(runs), "left_out": {"quix": "not here"}})
+    told = text({"engines": engines, "goals": goals(runs), "left_out": {"quix": "not here"}, "runs": []})
     assert engines["worker"]["rate"] is None
     assert "exit code 1" in told
     assert "left out: quix: not here" in told

@@ -20,6 +20,7 @@ from streams.engine import EngineConfig
 from streams.kafka.ledger import STATE_TOPIC
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import apply, topic_specs
+from streams.state import SnapshotError
 
 ORDERS = "shop.orders.v1"
 CURRENCY = "GBP"
@@ -88,5 +89,9 @@ def _fill(run: Run, samples: list[Sample], state: StateTopic, expected: Mapping[
     }
     state.read()  # what the last commit of the stop added
     shards = [state.shards[number] for number in range(partitions)]
-    quantity, revenue = units(EngineConfig(base_currency=CURRENCY), shards)
+    try:
+        quantity, revenue = units(EngineConfig(base_currency=CURRENCY), shards)
+    except SnapshotError as error:
+        run.error, run.correct = str(error), False
+        return
     run.correct = quantity == expected["quantity"] and near(revenue, expected["revenue"])

@@ -6,6 +6,7 @@ Must not know: the process. Rule: a profiled run is no measured run, since sampl
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 from collections import Counter
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 SAMPLES_PER_S = 200
+OURS = re.compile(r"\((streams|online|models|faust)/")
 PY_SPY = ["uv", "tool", "run", "py-spy"]
 
 
@@ -33,7 +35,7 @@ def sampled(pid: int, file: Path) -> Iterator[None]:
 
 
 def shares(stacks: str, top: int = 25) -> dict[str, dict[str, float]]:
-    """Shares of the samples: per thread, per function at work, per function at work or waited for.
+    """Shares of the samples: per thread, per function at work, per function of ours at work or waited for.
 
     Examples
     --------
@@ -48,7 +50,7 @@ def shares(stacks: str, top: int = 25) -> dict[str, dict[str, float]]:
         frames = stack.split(";")
         threads[frames[0]] += int(count)
         own[frames[-1]] += int(count)
-        for frame in set(frames[1:]):
+        for frame in {frame for frame in frames[1:] if OURS.search(frame)}:
             within[frame] += int(count)
     samples = max(1, threads.total())
     found = {"threads": threads, "self": own, "within": within}

@@ -95,7 +95,29 @@ def text(found: dict[str, Any]) -> str:
         verdict = "reached" if goal["reached"] else "not reached"
         measured = f"{goal['median']:.2f} ({goal['min']:.2f} to {goal['max']:.2f})"
         lines.append(f"{words}: {measured}, goal {goal['goal']}: {verdict}")
+    for run in found["runs"]:
+        lines += _state(run) + _profile(run)
     return "\n".join(lines)
+
+
+def _state(run: dict[str, Any]) -> list[str]:
+    """What a run of our worker wrote for its state."""
+    more = run["more"]
+    if "commits" not in more:
+        return []
+    written = (more["state_bytes_per_s"] or 0) / 1e6
+    return [
+        f"repeat {run['repeat']}: {more['commits']} commits, {written:.2f} MB of state a second, "
+        f"{more['state_live_bytes'] / 1e6:.2f} MB live; the last one {more['tail_s']:.2f} s after the last record"
+    ]
+
+
+def _profile(run: dict[str, Any], top: int = 20) -> list[str]:
+    """Threads and functions of a sampled run by their shares."""
+    lines = []
+    for name, shares in run["more"].get("profile", {}).items():
+        lines += [f"{name}:", *(f"  {share:6.1%}  {of}" for of, share in list(shares.items())[:top])]
+    return lines
 
 
 def _row(name: str, row: dict[str, Any]) -> tuple[str, ...]:
