@@ -64,6 +64,8 @@ class Outcomes:
         Buckets that may be open or closed but not final at once; a target waits through all but the open one.
     horizons
         Horizons that are kept, in buckets.
+    block_rows
+        Slots per record.
 
     Examples
     --------
@@ -74,11 +76,14 @@ class Outcomes:
     [(0, [5.0])]
     """
 
-    def __init__(self, max_series: int, open_buckets: int = 3, horizons: tuple[int, ...] = HORIZONS) -> None:
+    def __init__(
+        self, max_series: int, open_buckets: int = 3, horizons: tuple[int, ...] = HORIZONS, block_rows: int = 512
+    ) -> None:
         self.horizons = horizons
         self._sizes = [h + open_buckets - 2 for h in horizons]
         self.cells = [np.zeros((max_series, size, len(_PICK)), np.float16) for size in self._sizes]
-        self._written: dict[tuple[int, int], None] = {}
+        self._block_rows = block_rows
+        self._written: dict[tuple[int, int], npt.NDArray[np.bool_]] = {}  # horizon and column -> blocks that changed
 
     @property
     def row_bytes(self) -> int:
@@ -97,12 +102,13 @@ class Outcomes:
         quantiles
             As published, float32 (B, H, Q) at the contract's levels.
         """
+        blocks = np.unique(slots // self._block_rows)
         for index, h in enumerate(self.horizons):
             if h <= quantiles.shape[1]:
                 kept = (np.sqrt(quantiles[:, h - 1, _PICK]) + np.float32(1)).astype(np.float16)  # (B, levels)
                 column = (first_bucket + h - 1) % self._sizes[index]
                 self.cells[index][slots, column] = kept
-                self._written[index, column] = None
+                self._touch(index, column, blocks)
 
     def mature(self, slots: Slots, bucket: int, actual: F32) -> Iterator[Matured]:
         """Yield the pairs of a bucket that is final, and free their cells.
@@ -123,20 +129,28 @@ class Outcomes:
             if has.any():
                 yield Matured(index, _read(kept[has]), actual[has], slots[has])
                 self.cells[index][slots, column] = 0
-                self._written[index, column] = None
+                self._touch(index, column, np.unique(slots[has] // self._block_rows))
 
     def clear(self, slot: int) -> None:
         """Forget what waits for a slot."""
         for index, cell in enumerate(self.cells):
+            for column in np.flatnonzero(cell[slot].any(axis=1)).tolist():
+                self._touch(index, column, np.array([slot // self._block_rows]))
             cell[slot] = 0
-            self._written |= {(index, column): None for column in range(cell.shape[1])}
 
-    def changes(self, used: int, block_rows: int) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield ``(key, payload)`` of columns written since the last call, in blocks of rows."""
-        for index, column in self._written:
-            for start in range(0, used, block_rows):
-                part = self.cells[index][start : min(start + block_rows, used), column]
-                yield f"outcomes/{index}/{column}/{start // block_rows}", {"start": start, "cells": part.tobytes()}
+    def _touch(self, index: int, column: int, blocks: npt.NDArray[np.integer[Any]]) -> None:
+        changed = self._written.get((index, column))
+        if changed is None:
+            changed = self._written[index, column] = np.zeros(-(-len(self.cells[index]) // self._block_rows), np.bool_)
+        changed[blocks] = True
+
+    def changes(self, used: int) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield ``(key, payload)`` of what was written since the last call: a block of slots of one target bucket."""
+        for (index, column), changed in self._written.items():
+            for block in np.flatnonzero(changed).tolist():
+                start = block * self._block_rows
+                part = self.cells[index][start : min(start + self._block_rows, used), column]
+                yield f"outcomes/{index}/{column}/{block}", {"start": start, "cells": part.tobytes()}
         self._written.clear()
 
     def restore(self, key: str, payload: dict[str, Any]) -> None:

@@ -114,7 +114,7 @@ class Engine:
         self.prices = PriceAlerts(config.prices, config.max_series)
         policy = replace(config.replenishment, bucket_ms=config.width.nominal_ms)
         self.replenishment = Replenishment(policy, self.positions, self.series.key, self._date_of)
-        self.outcomes = Outcomes(config.max_series, config.panes.open_buckets)
+        self.outcomes = Outcomes(config.max_series, config.panes.open_buckets, block_rows=BLOCK_ROWS)
         self.scores = Scores(self.outcomes.horizons)
         self.counts: Counter[str] = Counter()
         self.due = Due(config.max_series)
@@ -344,7 +344,7 @@ class Engine:
         yield from self.positions.changes()
         yield from self.prices.changes()
         yield from self.replenishment.changes()
-        for key, payload in self.outcomes.changes(used, BLOCK_ROWS):
+        for key, payload in self.outcomes.changes(used):
             yield key, pack(payload)
         if self.holidays.changed:
             self.holidays.changed = False

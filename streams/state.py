@@ -26,7 +26,7 @@ from streams.sparse import shrink, spread
 BLOCK_ROWS = 512
 """Rows of a block: one whole is a few kB, so that one of them per commit and table weighs little."""
 
-CYCLE = 64
+CYCLE = 128
 """Commits within which a changed block is written whole, and deltas of a table that live at most."""
 
 VERSION = 1
@@ -36,7 +36,7 @@ Record = tuple[str, bytes | None]
 Fields = Mapping[str, tuple[npt.DTypeLike, tuple[int, ...]]]
 Rows = npt.NDArray[np.integer[Any]]
 
-_DENSE = BLOCK_ROWS // 4  # changed rows from which a block is written whole: see adr/0009
+_DENSE = BLOCK_ROWS // 2  # changed rows from which a block is written whole: see adr/0009
 _MARKS = 4096  # marks of changed rows kept before repeats are taken out
 
 

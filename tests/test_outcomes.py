@@ -188,3 +188,18 @@ def test_the_summary_is_the_brute_force_score_of_all_forecasts_with_a_final_targ
         assert found["coverage80"] == pytest.approx(inside / len(own), abs=0.01)
         bias = sum(float(quantiles[2]) - actual for quantiles, actual in own) / volume
         assert found["bias"] == pytest.approx(bias, abs=3e-3)
+
+
+def test_records_are_those_of_the_blocks_that_changed() -> None:
+    outcomes, slots = Outcomes(2000, horizons=(1, 7)), np.array([3, 1500])
+    outcomes.publish(slots, 5, forecast(1, rows=2))
+    assert [key for key, _ in outcomes.changes(2000)] == [
+        "outcomes/0/1/0",
+        "outcomes/0/1/2",
+        "outcomes/1/3/0",
+        "outcomes/1/3/2",
+    ]
+    outcomes.clear(1500)
+    assert [key for key, _ in outcomes.changes(2000)] == ["outcomes/0/1/2", "outcomes/1/3/2"]
+    assert len(list(outcomes.mature(slots, 5, np.ones(2, np.float32)))) == 1
+    assert [key for key, _ in outcomes.changes(2000)] == ["outcomes/0/1/0"]

@@ -113,7 +113,7 @@ def test_a_commit_writes_what_changed_and_a_part_of_the_table(steps: list[Step])
             changed |= set(change(t, what, count, seed).tolist())
             continue
         size, whole = commit(t, topic)
-        crowded = int((np.bincount(np.array([*changed], np.int64) // BLOCK_ROWS) >= BLOCK_ROWS // 4).sum())
+        crowded = int((np.bincount(np.array([*changed], np.int64) // BLOCK_ROWS) >= BLOCK_ROWS // 2).sum())
         blocks = crowded + math.ceil(math.ceil(ROWS / BLOCK_ROWS) / CYCLE)
         head = 60 + 30 * len(FIELDS)
         assert whole <= blocks
