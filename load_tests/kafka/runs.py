@@ -90,7 +90,8 @@ def run_command(
     try:
         found = json.loads(Path(env["RESULT"]).read_text("utf-8"))
     except (OSError, ValueError):
-        run.error = f"no result, exit code {code}; see {folder / 'log'}"
+        words = (folder / "log").read_text("utf-8", "replace").splitlines()[-1:]
+        run.error = f"no result, exit code {code}; its last words: {''.join(words)}"
         return run
     for name in ("rate", "rate_2nd_half", "cpu_us", "rss_mib"):
         setattr(run, name, found.get(name))

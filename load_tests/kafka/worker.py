@@ -122,9 +122,13 @@ class Worker:
     def _check(self, until: float, samples: list[Sample]) -> None:
         last = f"{samples[-1].committed:,} records committed" if samples else "nothing processed"
         if (code := self.process.poll()) is not None:
-            raise WorkerError(f"the worker ended with {code}, {last}; see {self.folder / 'log'}")
+            raise WorkerError(f"the worker ended with {code}, {last}; its last words: {self.last_words()}")
         if time.monotonic() > until:
-            raise WorkerError(f"the worker was too slow, {last}; see {self.folder / 'log'}")
+            raise WorkerError(f"the worker was too slow, {last}; its last words: {self.last_words()}")
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        return " / ".join((self.folder / "log").read_text("utf-8", "replace").splitlines()[-3:])
 
 
 def total(metrics: str, name: str) -> float:
