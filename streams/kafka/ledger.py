@@ -215,6 +215,7 @@ class Ledger:
                 "fetch.message.max.bytes": 16 << 20,
                 "queued.max.messages.kbytes": 128 << 10,
                 "fetch.queue.backoff.ms": 1,
+                "fetch.wait.max.ms": 10,  # the end of a partition is told after a fetch of nothing: 500 by default
                 "message.max.bytes": 64 << 20,
                 "receive.message.max.bytes": (64 << 20) + 4096,
                 "log_level": 0,

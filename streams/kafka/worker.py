@@ -302,6 +302,7 @@ def run(config: WorkerConfig, instance_id: str, started: Callable[[Shards, Execu
     WorkerError
         If Kafka or topics are missing or wrong, or the worker could not go on.
     """
+    config.worker.state_folder.mkdir(parents=True, exist_ok=True)  # Faust makes one in it, and no more
     admin = await_kafka(config.kafka, config.worker.connect_timeout_s, lambda text: log.warning(text))
     check_topics(config.kafka, admin)
     del admin
