@@ -122,6 +122,7 @@ class Engine:
             self.series, self.buckets, self.refresh, self.due, self.positions, self.replenishment, self.outcomes
         )
         self._deferred = deferred
+        self.refreshes = True  # False: changed series wait for the next close or tick, as a shell with a backlog wants
         self._refreshed_ms = 0
         self._rest: _Rest | None = None
         self._facts = Facts(self)
@@ -208,7 +209,8 @@ class Engine:
             slots[i] = self.add_series(batch.sku[at], batch.location[at], int(batch.time_ms[at]))
         for flows, counted in _phases(slots, flow & (slots >= 0), count & (slots >= 0)):
             self._flows(accepted, flows + start, slots[flows])
-            self._facts.stock(counted + start, slots[counted])
+            if len(counted):
+                self._facts.stock(counted + start, slots[counted])
         self._facts.prices(prices, out)
 
     def _flows(self, accepted: Accepted, rows: Ints, slots: Slots) -> None:
@@ -248,7 +250,7 @@ class Engine:
         due = self.buckets.next_due()
         if due is None:
             return None
-        return min(due.at_ms, self._refreshed_ms + self.config.refresh_ms)
+        return min(due.at_ms, self._refreshed_ms + self.config.refresh_ms) if self.refreshes else due.at_ms
 
     def _advance(self, watermark_ms: int, out: Outputs) -> bool:
         """Let everything due at or before the watermark happen in order of time; True where the shell may want a word.
@@ -291,7 +293,7 @@ class Engine:
         promoted = promoted[self.buckets.begun(promoted, state.open)]
         self.panes.add("promo", promoted, np.full(len(promoted), state.open), np.ones(len(promoted), np.uint8))
         slots, _ = self.buckets.close(zone, live, lambda own: self.listed.price(own, at_ms - 1), shut=shut)
-        self.refresh.learn_pool(slots, state)
+        self.refresh.expect_pool()
         self.due.mark_closed(slots)
         self.counts["closes"] += 1
 

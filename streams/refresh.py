@@ -7,6 +7,7 @@ Must not know: events, topics, decisions. Rule: a row's forecast depends on its 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ class Refresh:
         self._panes: Panes = buckets.panes
         self.table = Table("rates", series.max_series, {"group": (np.int32, ()), "per_day": (np.float32, ())})
         self._pool: Pool | None = None
-        self._pool_changed = False
+        self._pool_changed = self._pool_due = self._pool_due_written = False
 
     def assign(self, slot: int, group: int) -> None:
         """Note the category of a series, -1 for none."""
@@ -80,8 +81,14 @@ class Refresh:
         rate = float(self.table["per_day"][slot])
         return rate - 1 if rate else None
 
-    def learn_pool(self, slots: Slots, zone: ZoneState) -> None:
-        """Average what mature series sell, for those without history; called at a close."""
+    def expect_pool(self) -> None:
+        """Note that a bucket closed: what mature series sell is averaged anew when a series without history asks."""
+        self._pool_due = True
+
+    def _learn_pool(self, zone: ZoneState, index: int) -> None:
+        live = self._buckets.in_zone(self._series.live(), index)
+        slots = live[self._buckets.begun(live, zone.open - 1)]
+        self._pool_due = False
         if not len(slots):
             return
         step = -(-len(slots) // POOL_ROWS)
@@ -92,8 +99,12 @@ class Refresh:
     def request(self, slots: Slots, zone: int, as_of_ms: int, *, at_close: bool) -> Request:
         """Gather what the forecaster needs for some slots of one zone."""
         state = self._buckets.zones[zone]
+        batch = self.batch(slots, state, as_of_ms)
+        if self._pool_due and _some_cold(batch):
+            self._learn_pool(state, zone)
+            batch = replace(batch, pool=self._pool)
         return Request(
-            batch=self.batch(slots, state, as_of_ms),
+            batch=batch,
             slots=slots,
             keys=[self._series.key(slot) for slot in slots.tolist()],
             zone=zone,
@@ -189,11 +200,21 @@ class Refresh:
         if self._pool is not None and self._pool_changed:
             self._pool_changed = False
             yield "pool/all", pack({"shape": self._pool.quantiles.shape, "quantiles": self._pool.quantiles.tobytes()})
+        if self._pool_due != self._pool_due_written:
+            self._pool_due_written = self._pool_due
+            yield "pool/due", pack(self._pool_due)
 
     def restore(self, key: str, value: bytes | None) -> None:
         """Take over one record."""
         if not key.startswith("pool/"):
             self.table.restore(key, value)
+        elif key == "pool/due":
+            self._pool_due = self._pool_due_written = value is not None and bool(unpack(key, value))
         elif value is not None:
             state = unpack(key, value)
             self._pool = Pool(np.frombuffer(state["quantiles"], np.float32).reshape(state["shape"]).copy())
+
+
+def _some_cold(batch: ForecastBatch) -> bool:
+    """Tell whether a row has less than a season of history, and so would borrow from the pool."""
+    return bool(((np.isfinite(batch.demand) & batch.is_open).sum(axis=1) < batch.season).any())

@@ -20,33 +20,21 @@ import numpy as np
 import numpy.typing as npt
 
 from models.executor import Answer, Executor
-from streams.decode import decode, topic_of
 from streams.due import Request
 from streams.engine import Engine, EngineConfig
-from streams.events import EventBatch, concat
+from streams.events import EventBatch
+from streams.kafka.arrivals import Arrivals, Origins
 from streams.kafka.inbox import Slice
 from streams.kafka.ledger import Placed
+from streams.kafka.listener import NOBODY, Listener
 from streams.kafka.settings import KafkaSettings, WorkerSettings
-from streams.outputs import Origin, Output, Outputs, dead_letter, with_origin
+from streams.outputs import Output, Outputs, with_origin
 from streams.partition import Partitioner, PartitionerName
 from streams.price_alerts import Candidate
 from streams.replay_clock import ticks_between
 from streams.state import Record
 
 CANDIDATES_TOPIC = "engine.candidates.v1"
-ITEM_TOPICS = (
-    "shop.catalog.v1",
-    "shop.prices.v1",
-    "shop.stock.v1",
-    "shop.orders.v1",
-    "shop.clicks.v1",
-    "shop.reviews.v1",
-)
-"""Topics of which a shard has one partition. Of records with one timestamp, facts come before flows."""
-
-SHARED_TOPICS = ("shop.calendar.v1", "engine.command.v1", "replenishment.ack.v1")
-"""Topics that every shard reads whole."""
-
 REQUESTS_AT_ONCE = 2
 """Requests of a shard under way: one that the model works on, one that waits; what else is due stays a set."""
 
@@ -114,8 +102,9 @@ class Shard:
         self.urgent = False
         self.changed = asyncio.Event()
         self.failure: BaseException | None = None
+        self.listener: Listener = NOBODY
         self._worker, self._number, self._shards = worker, number, kafka.partitions
-        self._partitioner = Partitioner(partitioner, kafka.partitions)
+        self._arrivals = Arrivals(Partitioner(partitioner, kafka.partitions), number)
         self._executor, self._encoder, self._now_ms = executor, encoder, now_ms
         self._loop = asyncio.get_running_loop()
         self._answered = asyncio.Event()
@@ -127,7 +116,12 @@ class Shard:
 
     async def apply(self, slices: Sequence[Slice]) -> None:
         """Apply records in order; may wait a little for forecasts that they make due."""
-        batch, origins = self._decoded(slices)
+        now_ms = self._now_ms()
+        arrived = self._arrivals.decoded(slices, now_ms)
+        self.outputs += map(Placed, arrived.letters)
+        batch, origins = arrived.batch, arrived.origins
+        batch.tick_ms = self._ticks(arrived.clock_ms, now_ms)
+        self.engine.refreshes = self.live or self._all
         for part, ticks in self._cut(batch):
             for tick_ms in ticks:
                 await self._run(partial(self.engine.tick, tick_ms), origins)
@@ -140,54 +134,10 @@ class Shard:
             self.clock_ms = now_ms
             await self._run(lambda: self.engine.tick(now_ms), None)
 
-    def _decoded(self, slices: Sequence[Slice]) -> tuple[EventBatch, list[tuple[Slice, int]]]:
-        """Events of all slices in the order they will be applied, rows numbered; what is no event is a dead letter."""
-        now_ms = self._now_ms()
-        batches, clocks = [], []
-        origins: list[tuple[Slice, int]] = []
-        for part in slices:
-            for start, stop in _between_deletions(part):
-                piece = slice(start, stop)
-                clock_ms = now_ms if part.values[start] is not None else min(now_ms, max(int(part.clock_ms[start]), 0))
-                batch, letters = decode(part.values[piece], clock_ms=clock_ms, keys=part.keys[piece], topic=part.topic)
-                for letter in letters:
-                    origin = _origin(part, start + letter.row)
-                    self._put(dead_letter(letter.value, letter.key, letter.stage, letter.reason, letter.field, origin))
-                batch = self._routed(batch, part, start)
-                clocks.append(part.clock_ms[start + batch.row])
-                batch.row += np.int32(len(origins))
-                batches.append(batch)
-                origins += [(part, at) for at in range(start, stop)]
-        if not batches:
-            return concat([]), []
-        whole, clock = (batches[0], clocks[0]) if len(batches) == 1 else (concat(batches), np.concatenate(clocks))
-        if len(batches) > 1:
-            order = np.argsort(clock, kind="stable")
-            whole, clock = whole.take(order), clock[order]
-            places, whole.row = whole.row, np.arange(len(whole), dtype=np.int32)
-            origins = [origins[at] for at in places.tolist()]
-        whole.tick_ms = self._ticks(clock, now_ms)
-        return whole, origins
-
     def _ticks(self, clock: npt.NDArray[np.int64], now_ms: int) -> npt.NDArray[np.int64]:
         """The shard's clock at each event: Kafka's timestamps, never behind itself, never ahead of the machine's."""
         ticks = np.maximum(np.minimum(clock, now_ms), self.clock_ms)
         return ticks // 1000 * 1000 if self._worker.clock == "record" else ticks  # a replay's clock has whole seconds
-
-    def _routed(self, batch: EventBatch, part: Slice, start: int) -> EventBatch:
-        """Leave out events of SKUs that belong to another shard; they are dead letters."""
-        if not len(batch) or topic_of(part.topic) not in ITEM_TOPICS:
-            return batch
-        shards = self._partitioner.of(batch.sku)
-        wrong = np.flatnonzero(shards != self._number)
-        if not len(wrong):
-            return batch
-        for i in wrong.tolist():
-            right = f"{shards[i]} by {self._partitioner.name}"
-            reason = f"the key belongs to partition {right}, the record is in {self._number}"
-            origin = _origin(part, start + int(batch.row[i]))
-            self._put(dead_letter(batch.values[i], batch.keys[i], "route", reason, "", origin))
-        return batch.take(np.flatnonzero(shards == self._number))
 
     def _cut(self, batch: EventBatch) -> Iterator[tuple[EventBatch, list[int]]]:
         """Cut where the clock enters another refresh interval, with the ticks that come first; live shards have them.
@@ -206,7 +156,7 @@ class Shard:
             self.clock_ms = int(batch.tick_ms[stop - 1])
             yield part, ticks
 
-    async def _run(self, step: Callable[[], Outputs], origins: list[tuple[Slice, int]] | None) -> None:
+    async def _run(self, step: Callable[[], Outputs], origins: Origins | None) -> None:
         """One call of the engine; where it makes series due, their forecasts are waited for, but not for long."""
         self._take(step(), origins)
         while self.engine.paused:
@@ -224,7 +174,7 @@ class Shard:
             if request is None:
                 return
             self._under_way += 1
-            done = partial(self._encode, request, self._loop.time())
+            done = partial(self._encode, request, self._loop.time(), self.clock_ms)
             self._executor.submit(request.batch).add_done_callback(done)
 
     def _may_ask(self) -> bool:
@@ -233,14 +183,15 @@ class Shard:
             return True
         return not self._under_way and self._loop.time() >= self._rested_s
 
-    def _encode(self, request: Request, asked_s: float, future: Future[Answer]) -> None:
+    def _encode(self, request: Request, asked_s: float, asked_ms: int, future: Future[Answer]) -> None:
         """Called by the executor's thread: the JSON is made by another, the rest on the event loop."""
 
         def encode() -> None:
             try:
                 answer = future.result()
+                self.listener.answered(len(request), answer.seconds)
                 forecasts = request.answer(answer.forecast, answer.model, answer.reason)
-                outputs = forecasts.encode()
+                outputs = [Placed(output, self._number, asked_ms) for output in forecasts.encode()]
             except BaseException as error:
                 self._loop.call_soon_threadsafe(self._fail, error)
             else:
@@ -248,12 +199,11 @@ class Shard:
 
         self._encoder.submit(encode)
 
-    def _absorb(self, request: Request, forecasts: Any, outputs: list[Output], asked_s: float) -> None:
+    def _absorb(self, request: Request, forecasts: Any, outputs: list[Placed], asked_s: float) -> None:
         self._under_way -= 1
         now_s = self._loop.time()
         self._rested_s = now_s + (now_s - asked_s) / BACKLOG_SHARE
-        for output in outputs:
-            self.outputs.append(Placed(output, self._number))
+        self.outputs += outputs
         self._take(self.engine.absorb(request, forecasts), None)
         self.urgent = True
         self._answered.set()
@@ -285,19 +235,16 @@ class Shard:
 
     # -- outputs
 
-    def _take(self, out: Outputs, origins: list[tuple[Slice, int]] | None) -> None:
+    def _take(self, out: Outputs, origins: Origins | None) -> None:
         """Keep what goes out with the next commit."""
         for row, letter in out.dead_letters:
-            self._put(with_origin(letter, _origin(*origins[row])) if origins else letter)
+            self.outputs.append(Placed(with_origin(letter, origins.of(row)) if origins else letter))
         for _, item in out.candidates:
             self._found(item)
         for _, trigger in out.triggers:
             self.outputs.append(Placed(trigger, self._number))
         self.urgent = self.urgent or bool(out.candidates or out.triggers)
         self.changed.set()
-
-    def _put(self, letter: Output) -> None:
-        self.outputs.append(Placed(letter))
 
     def _found(self, item: Any) -> None:
         if isinstance(item, Candidate):
@@ -330,21 +277,3 @@ class Shard:
 
 def _candidate(record: Found | Mark, shard: int) -> Output:
     return Output(CANDIDATES_TOPIC, f"shard-{shard}".encode(), msgspec.json.encode(record), "", record.clock_ms)
-
-
-def _origin(part: Slice, at: int) -> Origin:
-    return Origin(part.topic, part.partition, int(part.offsets[at]))
-
-
-def _between_deletions(part: Slice) -> Iterator[tuple[int, int]]:
-    """Runs of records; a null value is a run of its own, for its time is that of the record."""
-    start = 0
-    if None in part.values:
-        for at, value in enumerate(part.values):
-            if value is None:
-                if at > start:
-                    yield start, at
-                yield at, at + 1
-                start = at + 1
-    if start < len(part):
-        yield start, len(part)

@@ -18,10 +18,12 @@ import structlog
 
 from models.executor import Executor
 from streams.engine import EngineConfig
+from streams.kafka.arrivals import ITEM_TOPICS, SHARED_TOPICS
 from streams.kafka.coordination import Coordination
 from streams.kafka.ledger import Ledger
+from streams.kafka.listener import NOBODY, Listener
 from streams.kafka.settings import KafkaSettings, WorkerSettings
-from streams.kafka.shard import CANDIDATES_TOPIC, ITEM_TOPICS, SHARED_TOPICS, Shard
+from streams.kafka.shard import CANDIDATES_TOPIC, Shard
 from streams.kafka.source import Fetch, Place, Source
 from streams.kafka.task import Logic, Task
 from streams.partition import PartitionerName
@@ -69,6 +71,7 @@ class Shards:
         self.rebalances = self.recoveries = 0
         self.lost_records = 0
         self.failure: BaseException | None = None
+        self.listener: Listener = NOBODY
         self._config, self._kafka, self._worker = config, kafka, worker
         self._partitioner, self._executor, self._now_ms = partitioner, executor, now_ms
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
@@ -91,7 +94,7 @@ class Shards:
             for number, result in zip(list(self.tasks), results, strict=True):
                 if isinstance(result, BaseException):
                     log.warning("task dropped", task=self.tasks[number].name, reason=str(result))
-                    self.tasks.pop(number).close()
+                    self._drop(number)
 
     async def assign(self, places: Iterable[Place]) -> None:
         """Run the tasks of these partitions: go on with those that are still ours, recover the others.
@@ -106,7 +109,7 @@ class Shards:
                 return
             self.rebalances += 1
             for number in set(self.tasks) - wanted:
-                self.tasks.pop(number).close()
+                self._drop(number)
             gate = asyncio.Semaphore(RECOVERIES_AT_ONCE)
             await asyncio.gather(*(self._hold(number, gate, mine) for number in sorted(wanted)))
             if mine != self._assignments:
@@ -133,12 +136,18 @@ class Shards:
             if task is not None and await task.still_ours(SUSPEND_TIMEOUT_S):
                 return
             if task is not None:
-                self.tasks.pop(number).close()
+                self._drop(number)
             task = self._made(number)
             await task.recover(self._worker.connect_timeout_s)
             self.recoveries += 1
+            self.listener.recovered(number, task)
             self.tasks[number] = task
             log.info("recovered", task=task.name, seconds=round(task.stats.recovery_s, 2), bytes=task.stats.state_bytes)
+
+    def _drop(self, number: int) -> None:
+        task = self.tasks.pop(number)
+        self.listener.left(number, task)
+        task.close()
 
     def _made(self, number: int) -> Task:
         topic = self._kafka.topic
@@ -153,12 +162,15 @@ class Shards:
             name, state = f"shard-{number}", number
             topics = {(topic(name), 0): name == "shop.calendar.v1" for name in SHARED_TOPICS}
             topics |= {(topic(name), number): False for name in ITEM_TOPICS}
-            logic = Shard(
+            logic = shard = Shard(
                 self._config, self._kafka, self._worker, self._partitioner, number, self._executor, self._encoder,
                 self._now_ms,
             )  # fmt: skip
+            shard.listener = self.listener
         ledger = Ledger(self._kafka, name, state)
-        return Task(name, logic, ledger, topics, self._worker, self._kafka.partitions, self._now_ms)
+        task = Task(name, logic, ledger, topics, self._worker, self._kafka.partitions, self._now_ms)
+        task.listener = self.listener
+        return task
 
     # -- feeding
 
@@ -183,6 +195,7 @@ class Shards:
     def deliver(self, fetch: Fetch) -> None:
         """Hand a fetch to its tasks."""
         for chunk in fetch.chunks:
+            self.listener.fetched(len(chunk))
             for task in self.tasks.values():
                 if chunk.place in task.inboxes and not task.offer(chunk):
                     self.epoch += 1  # a chunk before this one was lost on the way: fetch from there again

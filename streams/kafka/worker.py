@@ -26,9 +26,11 @@ from models.baseline import SeasonalWindow
 from models.executor import Executor
 from models.forecast import Forecaster
 from streams.engine import EngineConfig
+from streams.kafka.arrivals import ITEM_TOPICS, SHARED_TOPICS
+from streams.kafka.ending import WorkerError
 from streams.kafka.ledger import STATE_TOPIC, FencedError
 from streams.kafka.settings import KafkaSettings, WorkerSettings
-from streams.kafka.shard import CANDIDATES_TOPIC, ITEM_TOPICS, SHARED_TOPICS
+from streams.kafka.shard import CANDIDATES_TOPIC
 from streams.kafka.shards import Shards, steady_ms
 from streams.kafka.source import Fetch
 from streams.kafka.transport import ChunkTransport, ShardAssignor
@@ -45,14 +47,6 @@ STALL_S = 60.0
 WATCH_S = 0.2
 TURNS_S, MOST_TURNS = 60.0, 5
 BACKOFF_S = (0.2, 5.0)
-
-
-class WorkerError(Exception):
-    """The worker cannot run; one sentence. `code` is the exit code."""
-
-    def __init__(self, message: str, code: int = 1) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(frozen=True)
