@@ -19,6 +19,7 @@ import pytest
 from streams.kafka.broker import LocalBroker, free_port
 from streams.kafka.broker_jars import BrokerError, jar_folder, java_program, locked
 from streams.kafka.settings import KafkaSettings
+from tests.kafka.workers import Workers
 
 WATCH = """
 while sleep 1; do
@@ -110,3 +111,11 @@ def kafka(broker: LocalBroker, prefix: str) -> KafkaSettings:
     return KafkaSettings(
         bootstrap_servers=broker.bootstrap, application_id=prefix.rstrip("."), topic_prefix=prefix, partitions=3
     )
+
+
+@pytest.fixture
+def workers(kafka: KafkaSettings, tmp_path: Path) -> Iterator[Workers]:
+    """Starts workers of this test's application, which end with it; it has no topics yet."""
+    made = Workers(kafka, tmp_path)
+    yield made
+    made.close()
