@@ -200,6 +200,11 @@ class Executor:
         return job.future
 
     @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self._forecaster.name
+
+    @property
     def busy(self) -> bool:
         """True while a batch is unanswered."""
         return bool(self._jobs)

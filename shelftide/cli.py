@@ -104,6 +104,7 @@ def _user_errors() -> tuple[type[Exception], ...]:
     from streams.files import FileError
     from streams.kafka.broker_jars import BrokerError
     from streams.kafka.connection import UnreachableError
+    from streams.kafka.ending import WorkerError
     from streams.kafka.produce import ProduceError
     from streams.kafka.topics import TopicsError
     from streams.partition import PartitionerError
@@ -111,7 +112,7 @@ def _user_errors() -> tuple[type[Exception], ...]:
     from streams.shop import ShopError
 
     known = (ForecastError, TaskError, SettingsError, ZoneError, ConvertError, FileError, PartitionerError)
-    kafka = (BrokerError, ProduceError, TopicsError, UnreachableError)
+    kafka = (BrokerError, ProduceError, TopicsError, UnreachableError, WorkerError)
     return (*known, *kafka, ReplenishmentError, ShopError, OSError)
 
 
@@ -124,6 +125,8 @@ def _sentence(error: Exception) -> str:
 
 def _code(error: Exception) -> int:
     """1 where the machine failed, 2 where the input or the usage was wrong; an error that knows which says so."""
+    if isinstance(code := getattr(error, "code", None), int):
+        return code
     if getattr(error, "wrong_input", True) is False:
         return FAILURE
     cause: BaseException | None = error

@@ -36,7 +36,7 @@ def worker(
     prefix: Prefix = None,
     partitions: Partitions = None,
     instance: Instance = None,
-) -> int:
+) -> None:
     """Run one worker: events from Kafka, decisions to Kafka, until SIGTERM or Ctrl-C.
 
     Reads the item topics' partitions that its group gives it, the calendar, commands and acknowledgements.
@@ -49,7 +49,7 @@ def worker(
     from shelftide.settings_sources import read_settings
     from streams.kafka.logs import set_up
     from streams.kafka.service import serve_worker
-    from streams.kafka.worker import WorkerConfig, WorkerError
+    from streams.kafka.worker import WorkerConfig
 
     chosen = read_settings(
         settings, {**kafka_options(bootstrap, prefix, partitions), "worker": {"instance_id": instance}}
@@ -61,14 +61,9 @@ def worker(
         name, lock = free_instance(chosen.worker.state_folder, chosen.kafka.application_id)
     try:
         serve_worker(config, name)
-    except WorkerError as error:
-        from shelftide.cli import say
-
-        return say(str(error), error.code)
     finally:
         if lock is not None:
             lock.close()
-    return 0
 
 
 def free_instance(folder: Path, application_id: str) -> tuple[str, IO[Any]]:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from streams.decode import decode, topic_of
 from streams.events import EventBatch, concat
 from streams.kafka.inbox import Slice
+from streams.kafka.listener import NOBODY, Listener
 from streams.outputs import Origin, Output, dead_letter
 from streams.partition import Partitioner
 
@@ -98,6 +99,7 @@ class Arrivals:
 
     def __init__(self, partitioner: Partitioner, number: int) -> None:
         self._partitioner, self._number = partitioner, number
+        self.listener: Listener = NOBODY
 
     def decoded(self, slices: Sequence[Slice], now_ms: int) -> Arrived:
         """Events of all slices; `now_ms` is the machine's clock, which events may be ahead of by an hour."""
@@ -117,6 +119,7 @@ class Arrivals:
                     )
                 batch = self._routed(batch, part, start, letters)
                 clocks.append(part.clock_ms[start + batch.row])
+                self.listener.arrived(part.topic, clocks[-1] - batch.time_ms)
                 batch.row += np.int32(origins.add(part, start, stop))
                 batches.append(batch)
         if len(batches) == 1:

@@ -29,6 +29,9 @@ SILENT_MS = 10_000
 SETTLE_MS = 150
 """Findings of live shards are judged so long after their time: a commit of the others takes less, mostly."""
 
+REMEMBERED = 10_000
+"""Arrivals of prices remembered, so that metrics can say how long alerts took."""
+
 HELD_KEY = "shell/held"
 
 _RECORD: msgspec.json.Decoder[Found | Mark] = msgspec.json.Decoder(Found | Mark)
@@ -72,11 +75,11 @@ class Coordination:
         self.changed = asyncio.Event()
         self.failure: BaseException | None = None
         self.refused = 0
-        self.waits_ms: list[int] = []
         self._now_ms, self._shards, self._by_record = now_ms, shards, by_record
         self._heard: dict[int, _Heard] = {}
         self._held: list[_Held] = []
         self._number = 0
+        self._came_ms: dict[int, int] = {}  # event time of a price -> clock at its arrival
 
     async def apply(self, slices: Sequence[Slice]) -> None:
         """Take in what shards found, and judge what nothing earlier can precede."""
@@ -122,6 +125,9 @@ class Coordination:
 
     def _decide(self, found: Found) -> None:
         if found.candidate is not None:
+            if len(self._came_ms) >= REMEMBERED:
+                self._came_ms.clear()
+            self._came_ms[found.candidate.event_time] = found.candidate.tick_ms
             self._publish(self.coordinator.offer(found.candidate))
         elif found.command is not None:
             command = _COMMAND.decode(found.command)
@@ -136,7 +142,8 @@ class Coordination:
         for alert in alerts:
             event_id = f"{alert.fingerprint}-{alert.revision}"
             output = Output(ALERT_TOPIC, alert.fingerprint.encode(), alert.value, event_id, alert.event_time_ms)
-            self.outputs.append(Placed(output))
+            since_ms = self._came_ms.get(alert.event_time_ms, 0) if alert.revision == 1 else 0
+            self.outputs.append(Placed(output, since_ms=since_ms))
             self.urgent = True
 
     @property

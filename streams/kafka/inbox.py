@@ -64,6 +64,7 @@ class Inbox:
         self.topic, self.partition, self.first = topic, partition, first
         self.next = self.applied = self.expected = position
         self.rows = self.size_bytes = 0
+        self.applied_ms = FIRST
         self._waiting: deque[tuple[Slice, int]] = deque()
         self._clock_ms = FIRST
         self._end = -1
@@ -94,6 +95,23 @@ class Inbox:
     def at_end(self) -> bool:
         """Whether all there is was taken in; not while something fetched is still on its way here."""
         return self.expected <= self.next <= self._end
+
+    def note(self, part: Slice) -> None:
+        """Note that records were applied."""
+        self.applied, self.applied_ms = int(part.offsets[-1]) + 1, int(part.clock_ms[-1])
+
+    @property
+    def done(self) -> int:
+        """Offset before which nothing is left to apply: behind the last record lie marks of transactions."""
+        return max(self.applied, self._end) if self.at_end and not self.rows else self.applied
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """Clock of the oldest record that waits; may be asked by any thread."""
+        try:
+            return int(self._waiting[0][0].clock_ms[0])
+        except IndexError:
+            return None
 
     def skip_to(self, offset: int) -> None:
         """Go on behind records that are no longer there."""

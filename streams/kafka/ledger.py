@@ -42,10 +42,14 @@ class FencedError(LedgerError):
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """An output and the partition that it goes to; -1 lets the client choose by key."""
+    """An output and the partition that it goes to; -1 lets the client choose by key.
+
+    `since_ms` is the shard's clock when what led to it arrived, 0 where nobody asks how long that took.
+    """
 
     output: Output
     partition: int = -1
+    since_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

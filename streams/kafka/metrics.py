@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
@@ -48,6 +48,7 @@ class Metrics:
     """
 
     def __init__(self) -> None:
+        self.before: Callable[[], None] = lambda: None  # called before metrics are read
         self._add_events()
         self._add_forecasts()
         self._add_commits()
@@ -211,12 +212,13 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """Give every metric as it is now; the registry calls this."""
-        for meter in self.meters:
-            yield meter.family()
+        self.before()
+        yield from self.describe()
 
     def describe(self) -> Iterator[Metric]:
         """Name every metric; the registry calls this."""
-        return self.collect()
+        for meter in self.meters:
+            yield meter.family()
 
 
 def resident_bytes() -> float | None:

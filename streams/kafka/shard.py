@@ -102,15 +102,19 @@ class Shard:
         self.urgent = False
         self.changed = asyncio.Event()
         self.failure: BaseException | None = None
-        self.listener: Listener = NOBODY
         self._worker, self._number, self._shards = worker, number, kafka.partitions
         self._arrivals = Arrivals(Partitioner(partitioner, kafka.partitions), number)
         self._executor, self._encoder, self._now_ms = executor, encoder, now_ms
+        self._listener: Listener = NOBODY
         self._loop = asyncio.get_running_loop()
         self._answered = asyncio.Event()
         self._under_way = 0
         self._rested_s = 0.0
         self._all = worker.backlog_forecasts == "all"
+
+    def tell(self, listener: Listener) -> None:
+        """Let somebody listen."""
+        self._listener = self._arrivals.listener = listener
 
     # -- records in
 
@@ -189,7 +193,7 @@ class Shard:
         def encode() -> None:
             try:
                 answer = future.result()
-                self.listener.answered(len(request), answer.seconds)
+                self._listener.answered(len(request), answer.seconds)
                 forecasts = request.answer(answer.forecast, answer.model, answer.reason)
                 outputs = [Placed(output, self._number, asked_ms) for output in forecasts.encode()]
             except BaseException as error:

@@ -166,7 +166,7 @@ class Shards:
                 self._config, self._kafka, self._worker, self._partitioner, number, self._executor, self._encoder,
                 self._now_ms,
             )  # fmt: skip
-            shard.listener = self.listener
+            shard.tell(self.listener)
         ledger = Ledger(self._kafka, name, state)
         task = Task(name, logic, ledger, topics, self._worker, self._kafka.partitions, self._now_ms)
         task.listener = self.listener

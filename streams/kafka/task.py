@@ -18,6 +18,7 @@ from typing import Protocol
 
 from streams.kafka.inbox import Inbox, Slice, hungry, take_next
 from streams.kafka.ledger import FencedError, Ledger, LedgerError, Placed, Position
+from streams.kafka.listener import NOBODY, Listener
 from streams.kafka.settings import WorkerSettings
 from streams.kafka.source import Chunk, Place
 from streams.state import Record
@@ -104,6 +105,7 @@ class Task:
         self.durable: dict[Place, int] = {}
         self.recovered = False
         self.stats = TaskStats()
+        self.listener: Listener = NOBODY
         self._topics, self._worker, self._shards, self._now_ms = topics, worker, shards, now_ms
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{name}")
         self._committing: asyncio.Task[None] | None = None
@@ -222,7 +224,7 @@ class Task:
             await self.logic.apply(slices)
             self.stats.apply_cpu_s += time.thread_time() - started_s
             for part in slices:
-                self.inboxes[part.topic, part.partition].applied = int(part.offsets[-1]) + 1
+                self.inboxes[part.topic, part.partition].note(part)
                 self.stats.records += len(part)
             self._applied_since = True
             self._maybe_commit()
@@ -275,7 +277,17 @@ class Task:
         position = Position({topic: at for (topic, _), at in applied.items()}, self.logic.clock_ms, self._shards)
         started_s = time.monotonic()
         loop = asyncio.get_running_loop()
-        written = await loop.run_in_executor(self._thread, self.ledger.commit, records, position, outputs, timeout_s)
+
+        def write() -> int:
+            try:
+                written = self.ledger.commit(records, position, outputs, timeout_s)
+            except LedgerError:
+                self.listener.aborted()
+                raise
+            self.listener.committed(time.monotonic() - started_s, written, records, outputs)
+            return written
+
+        written = await loop.run_in_executor(self._thread, write)
         self.durable = applied
         self.stats.committed(time.monotonic() - started_s, written, records, outputs)
 
