@@ -33,7 +33,7 @@ def cpu_s(pid: int) -> float:
 
 
 def threads_cpu_s(pid: int) -> dict[str, float]:
-    """CPU seconds per thread of one process: ``name/id`` -> seconds, the busiest first."""
+    """CPU seconds per thread of one process: ``name/id``, or ``main``, -> seconds, the busiest first."""
     found = {}
     for task in _tasks(pid):
         try:
@@ -41,7 +41,7 @@ def threads_cpu_s(pid: int) -> dict[str, float]:
             fields = (task / "stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        found[f"{name}/{task.name}"] = (int(fields[11]) + int(fields[12])) / TICKS
+        found["main" if task.name == str(pid) else f"{name}/{task.name}"] = (int(fields[11]) + int(fields[12])) / TICKS
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 

@@ -89,15 +89,15 @@ class Worker:
         """
         samples: list[Sample] = []
         until, asked_s, processed, committed = time.monotonic() + timeout_s, 0.0, 0, 0
-        while committed < records:
+        while not samples or committed < records:
             self._check(until, samples)
             state.poll(STEP_S)
             committed = state.committed(topic)
             quick = not processed or processed >= LAST_SHARE * records
             if time.monotonic() - asked_s >= (QUICK_S if quick else SLOW_S):
                 processed, asked_s = self.processed(), time.monotonic()
-            if (seen := max(processed, committed)) > 0:
-                samples.append(Sample(time.monotonic(), seen, committed, cpu_s(self.process.pid)))
+            if processed:
+                samples.append(Sample(time.monotonic(), processed, committed, cpu_s(self.process.pid)))
         return samples
 
     def stop(self, timeout_s: float = 30) -> tuple[int, float]:
@@ -150,7 +150,7 @@ def span(samples: list[Sample]) -> dict[str, float | None]:
     ends when it is processed, as the figures of all other engines do.
     """
     first, last = samples[0], samples[-1]
-    done = next((s for s in samples if s.processed >= last.processed), last)
+    done = next(s for s in samples if s.processed == last.processed)  # less than committed: some records are no events
     half = next(s for s in samples if s.processed * 2 >= last.processed)
     counted = last.committed - first.processed
     if counted * 2 < last.committed:
