@@ -26,6 +26,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import cast
 from urllib.parse import unquote
 
@@ -83,6 +84,8 @@ TOPICS: dict[str, tuple[Kind, ...]] = {
     "engine.command.v1": (Kind.PROMOTE, Kind.ROLLBACK, Kind.SNOOZE, Kind.ACKNOWLEDGE, Kind.OVERRIDE),
 }
 """Types of each input topic (contracts §1)."""
+
+_BLOCK_BYTES = 1 << 16
 
 _DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _SYNTAX = msgspec.json.Decoder(msgspec.Raw)
@@ -175,6 +178,17 @@ def _parse(
     values: Sequence[bytes | None], keys: Sequence[bytes | None], topic: str | None, clock_ms: int
 ) -> tuple[list[Event], list[int], _Faults]:
     """Give the events, their rows, and the fault of each row that is none."""
+    with suppress(msgspec.MsgspecError, ValueError, RecursionError, TypeError):
+        # Mostly nothing is wrong with any record: then none needs an iteration of its own. Each is still decoded alone.
+        if max(map(len, values), default=0) <= MAX_RECORD_BYTES:  # type: ignore[arg-type]  # None: TypeError
+            return list(map(_DECODER.decode, values)), list(range(len(values))), {}  # type: ignore[arg-type]
+    return _parse_each(values, keys, topic, clock_ms)
+
+
+def _parse_each(
+    values: Sequence[bytes | None], keys: Sequence[bytes | None], topic: str | None, clock_ms: int
+) -> tuple[list[Event], list[int], _Faults]:
+    """As `_parse`, of a chunk with deletions or faults."""
     events: list[Event] = []
     failed: _Faults = {}
     ignored: set[int] = set()
@@ -282,7 +296,7 @@ def _columns(events: list[Event], rows: list[int], clock_ms: int) -> tuple[Event
     n = len(events)
     kind = np.frombuffer(bytearray([event.event_kind for event in events]), np.uint8)
     batch = EventBatch(
-        row=np.array(rows, np.int32),
+        row=np.array(rows, np.int32) if rows and rows[-1] >= n else np.arange(n, dtype=np.int32),
         kind=kind,
         time_ms=_times([event.event_time for event in events]),
         tick_ms=np.full(n, clock_ms, np.int64),
@@ -325,7 +339,8 @@ def _fill_orders(batch: EventBatch, events: list[Event], clock_ms: int, faults: 
     batch.price[at] = np.rint(np.array([event.unit_price for event in placed], np.float64) * 10_000)
     currencies = [event.currency for event in placed]
     codes = {code: pack_currency(code) if is_currency(code) else -1 for code in set(currencies)}
-    batch.currency[at] = [codes[code] for code in currencies]
+    # A shop has one currency, mostly; a look-up for each order is for the others.
+    batch.currency[at] = next(iter(codes.values())) if len(codes) == 1 else [codes[code] for code in currencies]
     for i in np.flatnonzero(batch.currency < 0).tolist():
         faults.setdefault(i, invalid(NO_CURRENCY, "$.currency"))
 
@@ -350,8 +365,8 @@ def _times(moments: list[dt.datetime | int]) -> npt.NDArray[np.int64]:
 
 
 def _hashes(texts: Iterable[str]) -> npt.NDArray[np.uint64]:
-    digest = xxhash.xxh3_64_intdigest
-    return np.array([digest(text.encode()) for text in texts], np.uint64)
+    digest = xxhash.xxh3_64_digest
+    return np.frombuffer(b"".join([digest(text.encode()) for text in texts]), ">u8").astype(np.uint64)
 
 
 def _check_times(
@@ -368,7 +383,7 @@ def _check_raw(raw: Sequence[bytes | None], events: list[Event], faults: _Faults
     records = [value for value in raw if value is not None]
     joined = b"\n".join(records)
     # Each record opens at least one bracket, so a sum below this leaves none with more than MAX_DEPTH.
-    if not _is_utf8(joined) or joined.count(b"{") + joined.count(b"[") >= MAX_DEPTH + len(records):
+    if not _is_utf8(joined) or _brackets(joined) >= MAX_DEPTH + len(records):
         for i, value in enumerate(raw):
             if value is not None and (fault := _raw_fault(value)):
                 faults[i] = fault
@@ -376,6 +391,13 @@ def _check_raw(raw: Sequence[bytes | None], events: list[Event], faults: _Faults
         for i, value in enumerate(raw):
             if value is not None and _SUSPECT.search(value) and (fault := identifier_fault(events[i])):
                 faults.setdefault(i, fault)
+
+
+def _brackets(joined: bytes) -> int:
+    """Number of opening brackets; the two differ in the bit 0x20 alone. In blocks that stay in cache: 5 × `count`."""
+    every = np.frombuffer(joined, np.uint8)
+    blocks = range(0, len(every), _BLOCK_BYTES)
+    return sum(int(np.count_nonzero((every[at : at + _BLOCK_BYTES] & 0xDF) == 0x5B)) for at in blocks)
 
 
 def _is_utf8(joined: bytes) -> bool:
@@ -395,11 +417,9 @@ def _check_route(batch: EventBatch, topic: str | None, keys: Sequence[bytes | No
             name = Kind(batch.kind[i]).name.lower()
             faults.setdefault(i, invalid(f"{name} does not belong to topic {topic}", "$.type"))
     if keys is not None:
-        wrong = [
-            i
-            for i, (row, sku) in enumerate(zip(batch.row.tolist(), batch.sku, strict=True))
-            if keys[row] != sku.encode()
-        ]
+        under = keys if len(batch) == len(keys) else [keys[row] for row in batch.row.tolist()]
+        skus = list(map(str.encode, batch.sku))
+        wrong = [i for i, sku in enumerate(skus) if under[i] != sku] if skus != under else []
         for i in wrong:
             if batch.kind[i] <= Kind.REVIEW_POSTED:
                 faults.setdefault(i, Fault("route", "the key is not the event's SKU", "$.sku"))

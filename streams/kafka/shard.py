@@ -146,14 +146,14 @@ class Shard:
     def _cut(self, batch: EventBatch) -> Iterator[tuple[EventBatch, list[int]]]:
         """Cut where the clock enters another refresh interval, with the ticks that come first; live shards have them.
 
-        A shard that works off a backlog has one such cut in a chunk, the last one: events move time by themselves.
+        A shard that works off a backlog ticks before each chunk only: events move time by themselves.
         """
         if not len(batch):
             return
         every_ms = self.engine.config.refresh_ms
-        changes = np.flatnonzero(np.diff(batch.tick_ms // every_ms, prepend=self.clock_ms // every_ms)).tolist()
-        if not (self.live or self._all):
-            changes = changes[-1:]
+        changes = []
+        if self.live or self._all:
+            changes = np.flatnonzero(np.diff(batch.tick_ms // every_ms, prepend=self.clock_ms // every_ms)).tolist()
         for start, stop in pairwise(sorted({0, *changes, len(batch)})):
             ticks = ticks_between(self.clock_ms, int(batch.tick_ms[start]), every_ms)
             part = batch if stop - start == len(batch) else batch.take(np.arange(start, stop))
