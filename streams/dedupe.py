@@ -11,6 +11,7 @@ Nothing is deleted in place. With events in time order a generation spans a litt
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -126,16 +127,19 @@ class Dedupe:
         self._serial = 0
         self._pending: list[U64] = []
         self._pending_ms = NEVER
-        self._records: list[tuple[str, int]] = []  # key and newest event time: what a later deletion needs
+        self._records: list[tuple[int, int]] = []  # a heap of newest event times and serials: which to delete next
+        self._restored: list[U64] = []  # ids of records taken over that are not in the young generation yet
 
     @property
     def ids(self) -> int:
         """Number of ids held now."""
+        self._settle()
         return self._young.count + self._old.count
 
     @property
     def memory_bytes(self) -> int:
         """Bytes of the cells of both generations."""
+        self._settle()
         return self._young.cells.nbytes + self._old.cells.nbytes
 
     def first(self, hashes: U64, watermark_ms: int, newest_ms: int) -> npt.NDArray[np.bool_]:
@@ -156,6 +160,7 @@ class Dedupe:
         """
         if not len(hashes):
             return np.zeros(0, np.bool_)
+        self._settle()
         self._turn(watermark_ms)
         hashes = np.where(hashes == 0, np.uint64(1), hashes)
         fresh = _first_of_each(hashes)
@@ -184,16 +189,13 @@ class Dedupe:
         """Yield the ids seen since the last call as one record, and deletions of records that are late by now."""
         new = np.concatenate(self._pending) if self._pending else np.zeros(0, np.uint64)
         if len(new):
-            key = f"{self.name}/{self._serial}"
+            heapq.heappush(self._records, (self._pending_ms, self._serial))
+            payload = {"watermark_ms": watermark_ms, "newest_ms": self._pending_ms, "hashes": new.tobytes()}
+            yield f"{self.name}/{self._serial}", pack(payload)
             self._serial += 1
-            self._records.append((key, self._pending_ms))
-            yield key, pack({"watermark_ms": watermark_ms, "newest_ms": self._pending_ms, "hashes": new.tobytes()})
         self._pending, self._pending_ms = [], NEVER
-        late = [key for key, newest_ms in self._records if watermark_ms - self._config.lateness_ms > newest_ms]
-        if late:
-            yield from ((key, None) for key in late)
-            gone = set(late)
-            self._records = [record for record in self._records if record[0] not in gone]
+        while self._records and watermark_ms - self._config.lateness_ms > self._records[0][0]:
+            yield f"{self.name}/{heapq.heappop(self._records)[1]}", None
 
     def discard_changes(self) -> None:
         """Forget what `changes` would yield: for a shell that keeps no state."""
@@ -204,12 +206,22 @@ class Dedupe:
         if value is None:
             return
         payload = unpack(key, value)
-        self._serial = max(self._serial, int(key.partition("/")[2]) + 1)
-        self._records.append((key, payload["newest_ms"]))
-        self._turn(payload["watermark_ms"])
-        hashes = np.frombuffer(payload["hashes"], np.uint64)
-        self._young.insert(hashes[~(self._young.contains(hashes) | self._old.contains(hashes))])
-        self._young_ms = max(self._young_ms, payload["newest_ms"])
+        serial, watermark_ms, newest_ms = int(key.partition("/")[2]), payload["watermark_ms"], payload["newest_ms"]
+        self._serial = max(self._serial, serial + 1)
+        heapq.heappush(self._records, (newest_ms, serial))
+        if watermark_ms - self._config.lateness_ms > self._old_ms:
+            self._settle()
+            self._turn(watermark_ms)
+        self._restored.append(np.frombuffer(payload["hashes"], np.uint64))
+        self._young_ms = max(self._young_ms, newest_ms)
+
+    def _settle(self) -> None:
+        """Insert what was restored: a day of commits at once takes a tenth of the time that it takes one by one."""
+        if self._restored:
+            hashes = np.concatenate(self._restored)
+            self._restored = []
+            hashes = hashes[_first_of_each(hashes)]
+            self._young.insert(hashes[~(self._young.contains(hashes) | self._old.contains(hashes))])
 
 
 def _first_of_each(hashes: U64) -> npt.NDArray[np.bool_]:

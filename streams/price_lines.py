@@ -204,7 +204,7 @@ class PriceLines:
         self._roof = np.where(np.arange(RING + 1) < config.min_accepted, hard, np.minimum(hard, SLIP))
         self._deep = config.deep
         self._index = KeyIndex()
-        self._free: list[int] = []
+        self._free: list[int] | None = None  # a heap, worked out when the first line is added or let go
         self._renamed: set[int] = set()
         self._chains: dict[str, list[int]] | None = (
             None  # built when a first item is retired: most shops never pay for it
@@ -248,8 +248,8 @@ class PriceLines:
         if not chains[key[0]]:
             del chains[key[0]]
         self._index.drop(_SEPARATOR.join(key))
+        heapq.heappush(self._free_slots(), slot)
         self._texts[slot] = None
-        heapq.heappush(self._free, slot)
         self._table.clear(slot)
         self._renamed.add(slot // BLOCK_ROWS)
 
@@ -332,12 +332,16 @@ class PriceLines:
             if (old := self._texts[slot]) is not None:
                 self._index.drop(old)
                 self._texts[slot] = None
-        for slot, (sku, location, channel) in unpack(key, value) if value is not None else []:
-            self._name(slot, (sku, location, channel))
+        named = unpack(key, value) if value is not None else []
+        texts = [_SEPARATOR.join(name) for _, name in named]
+        slots = [slot for slot, _ in named]
+        self._texts += [None] * (max(slots, default=-1) + 1 - len(self._texts))
+        for slot, text in zip(slots, texts, strict=True):
+            self._texts[slot] = text
+        self._index.put_all(texts, np.array(slots, np.int64))
         while self._texts and self._texts[-1] is None:
             self._texts.pop()
-        self._free = [slot for slot, name in enumerate(self._texts) if name is None]  # ascending: a heap
-        self._chains = None
+        self._free, self._chains = None, None
 
     def _chained(self) -> dict[str, list[int]]:
         if self._chains is None:
@@ -347,14 +351,20 @@ class PriceLines:
                     self._chains.setdefault(key[0], []).append(slot)
         return self._chains
 
+    def _free_slots(self) -> list[int]:
+        if self._free is None:
+            self._free = [slot for slot, name in enumerate(self._texts) if name is None]  # ascending: a heap
+        return self._free
+
     def _add(self, key: LineKey) -> int:
         known = self._index.get(_SEPARATOR.join(key))
         if known >= 0:  # a line that is new in this call, for the second time
             return known
-        if not self._free and len(self._texts) >= self.max_lines:
+        free = self._free_slots()
+        if not free and len(self._texts) >= self.max_lines:
             self.refused += 1
             return -1
-        slot = heapq.heappop(self._free) if self._free else len(self._texts)
+        slot = heapq.heappop(free) if free else len(self._texts)
         self._name(slot, key)
         self._renamed.add(slot // BLOCK_ROWS)
         if self._chains is not None:

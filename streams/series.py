@@ -77,7 +77,7 @@ class SeriesMap:
             for row, slot in zip(missing, slots, strict=True):
                 found[row] = slot
                 if slot >= 0 and len(self._hot) < MOST_HOT:
-                    self._hot[skus[row]] = slot
+                    self._hot[self.key(slot)[0]] = slot  # the string that is held anyway
         return np.array(found, np.int32)
 
     def slot(self, sku: str, location: str) -> int:

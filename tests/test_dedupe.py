@@ -125,6 +125,19 @@ def test_records_hold_what_is_new_and_are_deleted_when_nobody_can_need_them() ->
     assert list(seen.changes(LATENESS + 1)) == [("dedupe/0", None)]
 
 
+def test_many_records_taken_over_hold_what_they_held_and_are_deleted_in_time() -> None:
+    seen, topic = Dedupe(DedupeConfig(lateness_ms=LATENESS)), dict[str, bytes | None]()
+    for at in range(0, 5 * LATENESS, 3):
+        first_of(seen, [at, at + 1], at)
+        topic.update(seen.changes(at))
+    again, live = Dedupe(DedupeConfig(lateness_ms=LATENESS)), {key: value for key, value in topic.items() if value}
+    for key in sorted(live, key=lambda key: int(key.partition("/")[2])):
+        again.restore(key, live[key])
+    held = [at for at in range(4 * LATENESS, 5 * LATENESS) if at % 3 < 2]
+    assert first_of(again, held, 5 * LATENESS - 1) == [False] * len(held)
+    assert {key for key, value in again.changes(10 * LATENESS) if value is None} == set(live)
+
+
 def test_a_batch_of_nothing_changes_nothing() -> None:
     seen = Dedupe(DedupeConfig())
     assert first_of(seen, []) == []

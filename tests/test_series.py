@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import heapq
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streams.key_index import KeyIndex
 from streams.series import SeriesMap, sku_seed
 
 KEYS = st.tuples(st.sampled_from(["a", "b", "c|d", "é"]), st.sampled_from(["default", "north", "south"]))
@@ -82,3 +84,19 @@ def test_thousands_come_and_go_without_losing_one() -> None:
 
 def test_the_seed_of_a_sku_is_stable() -> None:
     assert int(sku_seed("TEA")) == int(sku_seed("TEA")) != int(sku_seed("MUG"))
+
+
+@settings(max_examples=30, deadline=None)
+@given(sizes=st.lists(st.integers(0, 3000), max_size=6), seed=st.integers(0, 99))
+def test_keys_put_all_at_once_are_found_like_those_put_one_by_one(sizes: list[int], seed: int) -> None:
+    index, oracle, rng = KeyIndex(), dict[str, int](), np.random.default_rng(seed)
+    for size in sizes:
+        keys = [f"k{len(oracle) + n}" for n in range(size)]
+        slots = len(oracle) + rng.permutation(size)
+        index.put_all(keys, slots)
+        oracle |= dict(zip(keys, slots.tolist(), strict=True))
+        for key in list(oracle)[:: 1 + seed % 5]:
+            index.drop(key)
+            index.put(key, oracle[key])
+    assert len(index) == len(oracle)
+    assert index.find([*oracle, "other"]).tolist() == [*oracle.values(), -1]
