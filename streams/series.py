@@ -23,7 +23,7 @@ DEFAULT_LOCATION = "default"
 _SEPARATOR = "\x1f"  # no SKU or location holds a control character
 
 
-MOST_HOT = 8_192
+MOST_HOT = 2_048
 """Series whose slot a dict remembers: few enough to stay in the processor's cache and within the memory of a series."""
 
 
