@@ -16,6 +16,8 @@ from pathlib import Path
 
 SAMPLES_PER_S = 200
 OURS = re.compile(r"\((streams|online|models|faust)/")
+WAITING = re.compile(r"select \(selectors\.py|wait \(threading\.py|_worker \(concurrent/futures/thread\.py")
+"""Innermost functions of threads that wait, which a sampler from outside now and then takes for work."""
 PY_SPY = ["uv", "tool", "run", "py-spy"]
 
 
@@ -48,6 +50,8 @@ def shares(stacks: str, top: int = 25) -> dict[str, dict[str, float]]:
     for line in stacks.splitlines():
         stack, _, count = line.rpartition(" ")
         frames = stack.split(";")
+        if WAITING.search(frames[-1]):
+            continue
         threads[frames[0]] += int(count)
         own[frames[-1]] += int(count)
         for frame in {frame for frame in frames[1:] if OURS.search(frame)}:
