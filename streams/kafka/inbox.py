@@ -113,9 +113,16 @@ class Inbox:
         except IndexError:
             return None
 
+    def point(self) -> int:
+        """Begin to fetch anew: nothing is on its way, and where the end is shows again; the offset to fetch from."""
+        self.expected, self._end = self.next, -1
+        return self.next
+
     def skip_to(self, offset: int) -> None:
-        """Go on behind records that are no longer there."""
-        self.next = self.applied = self.expected = offset
+        """Go on behind records that are no longer there; those before them that wait are still to be applied."""
+        self.next = self.expected = offset
+        if not self.rows:
+            self.applied = offset
 
     @property
     def newest_ms(self) -> int:

@@ -20,7 +20,7 @@ from models.executor import Executor
 from streams.engine import EngineConfig
 from streams.kafka.arrivals import ITEM_TOPICS, SHARED_TOPICS
 from streams.kafka.coordination import Coordination
-from streams.kafka.ledger import Ledger
+from streams.kafka.ledger import FencedError, Ledger
 from streams.kafka.listener import NOBODY, Listener
 from streams.kafka.settings import KafkaSettings, WorkerSettings
 from streams.kafka.shard import CANDIDATES_TOPIC, Shard
@@ -93,8 +93,10 @@ class Shards:
             )
             for number, result in zip(list(self.tasks), results, strict=True):
                 if isinstance(result, BaseException):
-                    log.warning("task dropped", task=self.tasks[number].name, reason=str(result))
+                    log.warning("task dropped", task=self.tasks[number].name, reason=str(result) or repr(result))
                     self._drop(number)
+                if isinstance(result, FencedError):
+                    self.failure = result  # we were away for so long that others took over: this process is to end
 
     async def assign(self, places: Iterable[Place]) -> None:
         """Run the tasks of these partitions: go on with those that are still ours, recover the others.
@@ -105,7 +107,7 @@ class Shards:
         mine = self._assignments
         wanted = self._numbers(places)
         async with self._changing:
-            if mine != self._assignments:
+            if mine != self._assignments or self.failure is not None:
                 return
             self.rebalances += 1
             for number in set(self.tasks) - wanted:
@@ -183,7 +185,7 @@ class Shards:
         for task in self.tasks.values():
             for place, inbox in task.inboxes.items():
                 if place[0] not in shared:
-                    inbox.expected = positions[place] = inbox.next
+                    positions[place] = inbox.point()
         return positions
 
     def expect(self, place: Place, offset: int) -> None:

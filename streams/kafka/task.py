@@ -149,7 +149,7 @@ class Task:
     async def still_ours(self, timeout_s: float) -> bool:
         """Tell whether nobody has taken over since the last commit: a transaction shows."""
         try:
-            await self._write([], [], self._applied(), timeout_s)
+            await self._write([], [], self._position(), timeout_s)
         except FencedError:
             return False
         return True
@@ -265,16 +265,14 @@ class Task:
         started_s = time.thread_time()
         records, outputs = list(self.logic.changes()), self.logic.take_outputs()
         self.stats.snapshot_s += time.thread_time() - started_s
-        self._committing = asyncio.create_task(self._write(records, outputs, self._applied(), PATIENCE_S))
+        self._committing = asyncio.create_task(self._write(records, outputs, self._position(), PATIENCE_S))
 
-    def _applied(self) -> dict[Place, int]:
-        """Offset of the next record of each partition to be applied."""
-        return {place: inbox.applied for place, inbox in self.inboxes.items()}
+    def _position(self) -> Position:
+        """Offset of the next record of each topic to be applied, and the clock: taken when the records are."""
+        applied = {inbox.topic: inbox.applied for inbox in self.inboxes.values()}
+        return Position(applied, self.logic.clock_ms, self._shards)
 
-    async def _write(
-        self, records: list[Record], outputs: list[Placed], applied: dict[Place, int], timeout_s: float
-    ) -> None:
-        position = Position({topic: at for (topic, _), at in applied.items()}, self.logic.clock_ms, self._shards)
+    async def _write(self, records: list[Record], outputs: list[Placed], position: Position, timeout_s: float) -> None:
         started_s = time.monotonic()
         loop = asyncio.get_running_loop()
 
@@ -288,7 +286,7 @@ class Task:
             return written
 
         written = await loop.run_in_executor(self._thread, write)
-        self.durable = applied
+        self.durable = {place: position.offsets[place[0]] for place in self.inboxes}
         self.stats.committed(time.monotonic() - started_s, written, records, outputs)
 
     def _check_commit(self) -> None:

@@ -91,7 +91,7 @@ class ChunkConsumer(driver.Consumer):
             return
         await self._follow()
         await self._release()
-        epoch = shards.epoch
+        epoch = self._followed
         fetch = await self._in_thread(lambda source: source.fetch(self._worker.chunk_rows, FETCH_TIMEOUT_S))
         if epoch != shards.epoch:
             return  # what was fetched belongs to an assignment that is over

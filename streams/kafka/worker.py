@@ -105,7 +105,10 @@ def check_topics(kafka: KafkaSettings, admin: AdminClient) -> None:
     WorkerError
         If one is missing or has another number of partitions.
     """
-    there = admin.list_topics(timeout=10.0).topics
+    try:
+        there = admin.list_topics(timeout=10.0).topics
+    except KafkaException as error:  # it answered just now
+        raise WorkerError(f"Kafka at {kafka.bootstrap_servers} went away ({error.args[0].str()}); try again") from error
     wanted = dict.fromkeys(ITEM_TOPICS, kafka.partitions) | dict.fromkeys((*SHARED_TOPICS, CANDIDATES_TOPIC), 1)
     wanted[STATE_TOPIC] = kafka.partitions + 1
     for name, partitions in wanted.items():
@@ -219,6 +222,10 @@ def _follow_rebalances(app: Any, shards: Shards) -> None:
     @app.on_partitions_revoked.connect(weak=False)  # type: ignore[untyped-decorator]
     async def revoked(*_: Any, **__: Any) -> None:
         await shards.suspend()
+        if shards.failure is not None:
+            await asyncio.sleep(
+                5 * WATCH_S
+            )  # the process ends meanwhile; a group that it joined again would wait for it
 
     @app.on_rebalance_complete.connect(weak=False)  # type: ignore[untyped-decorator]
     async def complete(*_: Any, **__: Any) -> None:
