@@ -22,7 +22,7 @@ import numpy.typing as npt
 from models.executor import Answer, Executor
 from streams.due import Request
 from streams.engine import Engine, EngineConfig
-from streams.events import EventBatch
+from streams.events import EventBatch, concat
 from streams.kafka.arrivals import Arrivals, Origins
 from streams.kafka.inbox import Slice
 from streams.kafka.ledger import Placed
@@ -41,6 +41,27 @@ REQUESTS_AT_ONCE = 2
 
 BACKLOG_SHARE = 0.1
 """Share of the time that forecasts may take while a backlog is worked off."""
+
+
+class Pace:
+    """Keeps forecasts of shards with a backlog to a share of the worker's time: one at a time, then a rest."""
+
+    def __init__(self) -> None:
+        self._under_way = 0
+        self._rested_s = 0.0
+
+    def free(self, now_s: float) -> bool:
+        """Whether another request may be made."""
+        return not self._under_way and now_s >= self._rested_s
+
+    def begin(self) -> None:
+        """Note a request."""
+        self._under_way += 1
+
+    def ran(self, began_s: float, now_s: float) -> None:
+        """Note an answer."""
+        self._under_way -= 1
+        self._rested_s = now_s + (now_s - began_s) / BACKLOG_SHARE
 
 
 class Found(msgspec.Struct, frozen=True, tag="found"):
@@ -82,6 +103,8 @@ class Shard:
         Turns forecasts into JSON, beside the event loop.
     now_ms
         The machine's clock.
+    pace
+        Of forecasts while backlogs are worked off, shared by the worker's shards.
     """
 
     def __init__(
@@ -94,6 +117,7 @@ class Shard:
         executor: Executor,
         encoder: ThreadPoolExecutor,
         now_ms: Callable[[], int],
+        pace: Pace | None = None,
     ) -> None:
         self.engine = Engine(config, shard=number, deferred=True)
         self.outputs: list[Placed] = []
@@ -104,12 +128,13 @@ class Shard:
         self.failure: BaseException | None = None
         self._worker, self._number, self._shards = worker, number, kafka.partitions
         self._arrivals = Arrivals(Partitioner(partitioner, kafka.partitions), number)
+        self._part = concat([])  # what the engine was given last
         self._executor, self._encoder, self._now_ms = executor, encoder, now_ms
         self._listener: Listener = NOBODY
         self._loop = asyncio.get_running_loop()
         self._answered = asyncio.Event()
+        self._pace = pace or Pace()
         self._under_way = 0
-        self._rested_s = 0.0
         self._all = worker.backlog_forecasts == "all"
 
     def tell(self, listener: Listener) -> None:
@@ -130,6 +155,7 @@ class Shard:
             for tick_ms in ticks:
                 await self._run(partial(self.engine.tick, tick_ms), origins)
             if len(part):
+                self._part = part
                 await self._run(partial(self.engine.process, part), origins)
 
     async def tick(self, now_ms: int) -> None:
@@ -178,6 +204,7 @@ class Shard:
             if request is None:
                 return
             self._under_way += 1
+            self._pace.begin()
             done = partial(self._encode, request, self._loop.time(), self.clock_ms)
             self._executor.submit(request.batch).add_done_callback(done)
 
@@ -185,7 +212,7 @@ class Shard:
         """A shard that works off a backlog spends a share of its time on forecasts: by then most would be outdated."""
         if self.live or self._all:
             return True
-        return not self._under_way and self._loop.time() >= self._rested_s
+        return not self._under_way and self._pace.free(self._loop.time())
 
     def _encode(self, request: Request, asked_s: float, asked_ms: int, future: Future[Answer]) -> None:
         """Called by the executor's thread: the JSON is made by another, the rest on the event loop."""
@@ -205,8 +232,7 @@ class Shard:
 
     def _absorb(self, request: Request, forecasts: Any, outputs: list[Placed], asked_s: float) -> None:
         self._under_way -= 1
-        now_s = self._loop.time()
-        self._rested_s = now_s + (now_s - asked_s) / BACKLOG_SHARE
+        self._pace.ran(asked_s, self._loop.time())
         self.outputs += outputs
         self._take(self.engine.absorb(request, forecasts), None)
         self.urgent = True
@@ -243,20 +269,21 @@ class Shard:
         """Keep what goes out with the next commit."""
         for row, letter in out.dead_letters:
             self.outputs.append(Placed(with_origin(letter, origins.of(row)) if origins else letter))
-        for _, item in out.candidates:
-            self._found(item)
+        for row, item in out.candidates:
+            self._found(row, item)
         for _, trigger in out.triggers:
             self.outputs.append(Placed(trigger, self._number))
         self.urgent = self.urgent or bool(out.candidates or out.triggers)
         self.changed.set()
 
-    def _found(self, item: Any) -> None:
+    def _found(self, row: int, item: Any) -> None:
         if isinstance(item, Candidate):
             record = Found(self._number, self.clock_ms, candidate=item)
         elif self._number:  # commands reach every shard; the first hands them on
             return
         else:
-            record = Found(self._number, self.clock_ms, command=msgspec.Raw(msgspec.json.encode(item)))
+            clock_ms = int(self._part.tick_ms[np.searchsorted(self._part.row, row)])
+            record = Found(self._number, clock_ms, command=msgspec.Raw(msgspec.json.encode(item)))
         self.outputs.append(Placed(_candidate(record, self._number), 0))
 
     # -- state

@@ -23,7 +23,7 @@ from streams.kafka.coordination import Coordination
 from streams.kafka.ledger import FencedError, Ledger
 from streams.kafka.listener import NOBODY, Listener
 from streams.kafka.settings import KafkaSettings, WorkerSettings
-from streams.kafka.shard import CANDIDATES_TOPIC, Shard
+from streams.kafka.shard import CANDIDATES_TOPIC, Pace, Shard
 from streams.kafka.source import Fetch, Place, Source
 from streams.kafka.task import Logic, Task
 from streams.partition import PartitionerName
@@ -68,6 +68,7 @@ class Shards:
         self.tasks: dict[int, Task] = {}
         self.epoch = 0
         self.ready = False
+        self.dividing = False
         self.rebalances = self.recoveries = 0
         self.lost_records = 0
         self.failure: BaseException | None = None
@@ -75,6 +76,7 @@ class Shards:
         self._config, self._kafka, self._worker = config, kafka, worker
         self._partitioner, self._executor, self._now_ms = partitioner, executor, now_ms
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
+        self._pace = Pace()
         self._changing = asyncio.Lock()
         self._assignments = 0
         self._shared: asyncio.Task[None] | None = None
@@ -88,15 +90,18 @@ class Shards:
         self.ready = False
         self.epoch += 1
         async with self._changing:
-            results = await asyncio.gather(
-                *(task.suspend(SUSPEND_TIMEOUT_S) for task in self.tasks.values()), return_exceptions=True
-            )
-            for number, result in zip(list(self.tasks), results, strict=True):
-                if isinstance(result, BaseException):
-                    log.warning("task dropped", task=self.tasks[number].name, reason=str(result) or repr(result))
-                    self._drop(number)
-                if isinstance(result, FencedError):
-                    self.failure = result  # we were away for so long that others took over: this process is to end
+            await self._stand_still()
+
+    async def _stand_still(self) -> None:
+        results = await asyncio.gather(
+            *(task.suspend(SUSPEND_TIMEOUT_S) for task in self.tasks.values()), return_exceptions=True
+        )
+        for number, result in zip(list(self.tasks), results, strict=True):
+            if isinstance(result, BaseException):
+                log.warning("task dropped", task=self.tasks[number].name, reason=str(result) or repr(result))
+                self._drop(number)
+            if isinstance(result, FencedError):
+                self.failure = result  # we were away for so long that others took over: this process is to end
 
     async def assign(self, places: Iterable[Place]) -> None:
         """Run the tasks of these partitions: go on with those that are still ours, recover the others.
@@ -107,6 +112,7 @@ class Shards:
         mine = self._assignments
         wanted = self._numbers(places)
         async with self._changing:
+            await self._stand_still()  # they do already, unless an assignment came without word before it
             if mine != self._assignments or self.failure is not None:
                 return
             self.rebalances += 1
@@ -166,7 +172,7 @@ class Shards:
             topics |= {(topic(name), number): False for name in ITEM_TOPICS}
             logic = shard = Shard(
                 self._config, self._kafka, self._worker, self._partitioner, number, self._executor, self._encoder,
-                self._now_ms,
+                self._now_ms, self._pace,
             )  # fmt: skip
             shard.tell(self.listener)
         ledger = Ledger(self._kafka, name, state)
