@@ -108,6 +108,7 @@ class Task:
         self.listener: Listener = NOBODY
         self._topics, self._worker, self._shards, self._now_ms = topics, worker, shards, now_ms
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{name}")
+        self._kept = Position({}, 0, shards)
         self._committing: asyncio.Task[None] | None = None
         self._runner: asyncio.Task[None] | None = None
         self._suspending = False
@@ -143,13 +144,14 @@ class Task:
             start = offsets.get(topic, 0)
             self.inboxes[topic, partition] = Inbox(topic, partition, start, first=first)
             self.durable[topic, partition] = start
+        self._kept = self._position()
         self.recovered = True
         self.stats.recovery_s = time.monotonic() - started_s
 
     async def still_ours(self, timeout_s: float) -> bool:
         """Tell whether nobody has taken over since the last commit: a transaction shows."""
         try:
-            await self._write([], [], self._position(), timeout_s)
+            await self._write([], [], self._kept, timeout_s)  # offsets of the state that is there, and no others
         except FencedError:
             return False
         return True
@@ -286,6 +288,7 @@ class Task:
             return written
 
         written = await loop.run_in_executor(self._thread, write)
+        self._kept = position
         self.durable = {place: position.offsets[place[0]] for place in self.inboxes}
         self.stats.committed(time.monotonic() - started_s, written, records, outputs)
 
@@ -311,7 +314,7 @@ class Task:
             runner, self._runner = self._runner, None
             await runner
             if self._committing is not None:
-                await self._committing
+                await asyncio.wait_for(self._committing, timeout_s)
                 self._committing = None
             self._begin_commit()
             if self._committing is not None:

@@ -146,6 +146,18 @@ class ChunkConsumer(driver.Consumer):
             TP(topic, partition), generation_id=self.app.consumer_generation_id,
         )  # fmt: skip
 
+    # -- the group
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """The group divides its partitions anew."""
+        self._shards.dividing = True
+        await super().on_partitions_revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """It has done so. Faust tells of an assignment later, and so perhaps when it is over already."""
+        self._shards.dividing = False
+        await super().on_partitions_assigned(assigned, generation_id)
+
     # -- offsets
 
     async def perform_seek(self) -> None:

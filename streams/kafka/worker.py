@@ -230,6 +230,8 @@ def _follow_rebalances(app: Any, shards: Shards) -> None:
     @app.on_rebalance_complete.connect(weak=False)  # type: ignore[untyped-decorator]
     async def complete(*_: Any, **__: Any) -> None:
         places = {(tp.topic, tp.partition) for tp in app.consumer.assignment()}
+        if shards.dividing:
+            return  # these were ours a moment ago; another assignment is on its way
         try:
             turns.note(app.consumer_generation_id)
             await shards.assign(places)
