@@ -71,7 +71,9 @@ def objects_per_series(*, catalog: bool) -> float:
     engine, used = filled(SERIES, catalog=catalog)
     tracemalloc.stop()
     assert len(engine.series) == SERIES
-    return (used - engine.intake._dedupe.memory_bytes - sys.getsizeof(engine.series._hot)) / SERIES
+    hot = engine.series._hot
+    hot_bytes = sys.getsizeof(hot) + sum(map(sys.getsizeof, hot.values()))
+    return (used - engine.intake._dedupe.memory_bytes - hot_bytes) / SERIES
 
 
 def cost(*, catalog: bool) -> float:
