@@ -48,6 +48,7 @@ I64 = npt.NDArray[np.int64]
 Written = Literal["all", "daily", "weekly", "last"]
 TOPICS = (DEMAND_TOPIC, ALERT_TOPIC, TRIGGER_TOPIC, DEADLETTER_TOPIC)
 
+_FOREVER_MS = 1 << 62
 _FLUSH_MS = 60_000  # beyond the longest wait of a candidate: a replay's end lets those that wait go
 _TO_ALL_SHARDS = {"day_described", "ack", "promote", "rollback", "snooze", "acknowledge"}  # counted once
 _REASON_DIGITS = str.maketrans("0123456789", "##########")
@@ -157,6 +158,9 @@ class Replay:
         self._ticked_ms = 0
         self._last: dict[tuple[int, str], list[ForecastSet]] = {}
         self._first_ms, self._newest_ms, self._tick_ms = 0, 0, 0
+        self._rows, self._ticks = np.zeros(0, np.int32), np.zeros(0, np.int64)
+        self._found: list[tuple[int, int, int, Any]] = []  # tick, shard, number, candidate or command
+        self._number = 0
 
     def feed(self, values: Sequence[bytes | None]) -> list[Outputs]:
         """Play one chunk of records; what the shards gave comes back for those who watch."""
@@ -165,6 +169,7 @@ class Replay:
         self.counts["events"] += len(batch)
         if len(batch):
             batch.tick_ms[:] = self._clock.ticks(batch.time_ms)
+            self._rows, self._ticks = batch.row, batch.tick_ms
             self._tick_ms = int(batch.tick_ms[-1])
             self._first_ms = self._first_ms or int(batch.time_ms[0])
             self._newest_ms = max(self._newest_ms, int(batch.time_ms.max()))
@@ -175,6 +180,7 @@ class Replay:
 
     def publish_due(self) -> None:
         """Write alerts that are due by now, for those who watch; else the next candidate lets them go, alike."""
+        self._judge(self._tick_ms + 1)
         self._alerts(self.coordinator.tick(self._tick_ms))
 
     def finish(self) -> list[Outputs]:
@@ -186,6 +192,7 @@ class Replay:
         for extra_ms in (time.bound_ms, time.bound_ms + time.idle_ms):
             late = [engine for engine in self.engines if last_ms < until_ms and engine.intake.watermark_ms < until_ms]
             outputs += self._emit([engine.tick(until_ms + extra_ms) for engine in late])
+        self._judge(_FOREVER_MS)
         self._alerts(self.coordinator.tick(max(last_ms, until_ms) + _FLUSH_MS))
         if self.config.forecasts in ("weekly", "last"):
             for sets in self._last.values():
@@ -198,7 +205,7 @@ class Replay:
 
     def _shards(self, batch: EventBatch) -> list[Outputs]:
         if len(self.engines) == 1:
-            return [self.engines[0].process(batch)]
+            return [self._hold(0, self.engines[0].process(batch))]
         return [out for part, ticks in self._cut(batch) for out in self._spread(part, ticks)]
 
     def _cut(self, batch: EventBatch) -> Iterator[tuple[EventBatch, list[int]]]:
@@ -217,13 +224,13 @@ class Replay:
             for tick_ms in ticks:
                 ticked = engine.tick(tick_ms)
                 _move(ticked, int(part.row[0]))
-                yield ticked
+                yield self._hold(index, ticked)
             own = np.array([at == index or not sku for at, sku in zip(shard.tolist(), part.sku, strict=True)], np.bool_)
             if own.any():
                 out = engine.process(part.take(np.flatnonzero(own)))
                 if index:  # commands reach every shard; one hands them on
                     out.candidates = [entry for entry in out.candidates if isinstance(entry[1], Candidate)]
-                yield out
+                yield self._hold(index, out)
 
     # -- outputs
 
@@ -236,8 +243,7 @@ class Replay:
             self.tallies["dead_letters"][stage] += 1
             self.tallies["reasons"][f"{stage}: {message.translate(_REASON_DIGITS)[:120]}"] += 1
             self._write([letter])
-        for _, candidate in sorted(chain(*(o.candidates for o in outputs)), key=_row):
-            self._alerts(self._decide(candidate))
+        self._judge(self._tick_ms)
         for _, trigger in sorted(chain(*(o.triggers for o in outputs)), key=_row):
             self.tallies["triggers"][orjson.loads(trigger.value or b"{}")["status"]] += 1
             self._write([trigger])
@@ -246,6 +252,23 @@ class Replay:
             if self._wanted(forecasts):
                 self._publish(forecasts)
         return outputs
+
+    def _hold(self, shard: int, out: Outputs) -> Outputs:
+        """Keep what a shard found until the clock has passed it: nothing earlier can follow then."""
+        for row, item in out.candidates:
+            by_row = not isinstance(item, Candidate)
+            tick_ms = int(self._ticks[np.searchsorted(self._rows, row)]) if by_row else item.tick_ms
+            heapq.heappush(self._found, (tick_ms, shard, self._number, item))
+            self._number += 1
+        return out
+
+    def _judge(self, until_ms: int) -> None:
+        """Let the coordinator decide on findings before a time; of one second in the order of shards, as on Kafka."""
+        while self._found and self._found[0][0] < until_ms:
+            tick_ms, _, _, item = heapq.heappop(self._found)
+            if not isinstance(item, Candidate):  # a command finds what was due by then published
+                self._alerts(self.coordinator.tick(tick_ms))
+            self._alerts(self._decide(item))
 
     def _decide(self, candidate: Any) -> list[AlertOutput]:
         if isinstance(candidate, Candidate):

@@ -16,7 +16,7 @@ import msgspec
 
 from streams.alert_book import AlertOutput
 from streams.coordinator import Coordinator
-from streams.events import Acknowledge, Snooze, epoch_ms
+from streams.events import Acknowledge, epoch_ms
 from streams.kafka.inbox import Slice
 from streams.kafka.ledger import Placed
 from streams.kafka.shard import Found, Mark
@@ -35,7 +35,6 @@ REMEMBERED = 10_000
 HELD_KEY = "shell/held"
 
 _RECORD: msgspec.json.Decoder[Found | Mark] = msgspec.json.Decoder(Found | Mark)
-_COMMAND: msgspec.json.Decoder[Acknowledge | Snooze] = msgspec.json.Decoder(Acknowledge | Snooze)
 
 
 @dataclass(order=True, slots=True)
@@ -107,9 +106,9 @@ class Coordination:
         self._number += 1
 
     def _judge(self, now_ms: int) -> None:
-        """Judge findings up to the time that all shards have passed."""
+        """Judge findings before the time that all shards have reached: of that time itself more may follow."""
         until_ms = self._passed(now_ms)
-        while self._held and self._held[0].clock_ms <= until_ms:
+        while self._held and self._held[0].clock_ms < until_ms:
             self._decide(heapq.heappop(self._held).found)
         if until_ms > self.clock_ms:
             self.clock_ms = until_ms
@@ -130,9 +129,10 @@ class Coordination:
             self._came_ms[found.candidate.event_time] = found.candidate.tick_ms
             self._publish(self.coordinator.offer(found.candidate))
         elif found.command is not None:
-            command = _COMMAND.decode(found.command)
+            command = found.command
             if not command.fingerprint:
                 return
+            self._publish(self.coordinator.tick(found.clock_ms))  # it finds what was due by then published
             if isinstance(command, Acknowledge):
                 self._publish(self.coordinator.acknowledge(command.fingerprint))
             elif command.until is not None:

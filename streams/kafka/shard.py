@@ -22,7 +22,7 @@ import numpy.typing as npt
 from models.executor import Answer, Executor
 from streams.due import Request
 from streams.engine import Engine, EngineConfig
-from streams.events import EventBatch, concat
+from streams.events import Acknowledge, EventBatch, Snooze, concat
 from streams.kafka.arrivals import Arrivals, Origins
 from streams.kafka.inbox import Slice
 from streams.kafka.ledger import Placed
@@ -70,7 +70,7 @@ class Found(msgspec.Struct, frozen=True, tag="found"):
     shard: int
     clock_ms: int
     candidate: Candidate | None = None
-    command: msgspec.Raw | None = None
+    command: Acknowledge | Snooze | None = None
 
 
 class Mark(msgspec.Struct, frozen=True, tag="mark"):
@@ -283,7 +283,7 @@ class Shard:
             return
         else:
             clock_ms = int(self._part.tick_ms[np.searchsorted(self._part.row, row)])
-            record = Found(self._number, clock_ms, command=msgspec.Raw(msgspec.json.encode(item)))
+            record = Found(self._number, clock_ms, command=item)
         self.outputs.append(Placed(_candidate(record, self._number), 0))
 
     # -- state

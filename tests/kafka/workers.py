@@ -20,9 +20,9 @@ from typing import Any
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from streams.kafka.arrivals import ITEM_TOPICS, SHARED_TOPICS
 from streams.kafka.ledger import Ledger, Position
 from streams.kafka.settings import KafkaSettings
-from streams.kafka.arrivals import ITEM_TOPICS, SHARED_TOPICS
 from streams.kafka.shard import CANDIDATES_TOPIC
 from tests.program import PROGRAM, wait_for
 
