@@ -28,6 +28,17 @@ Instance = Annotated[
         show_default=False,
     ),
 ]
+Processes = Annotated[
+    int,
+    typer.Option(
+        "--processes",
+        help="Run so many workers, each in a process of its own: one for each core that Kafka leaves. Metrics are on "
+        "as many ports in a row.",
+        metavar="N",
+        min=1,
+        max=64,
+    ),
+]
 
 
 def worker(
@@ -36,7 +47,8 @@ def worker(
     prefix: Prefix = None,
     partitions: Partitions = None,
     instance: Instance = None,
-) -> None:
+    processes: Processes = 1,
+) -> int:
     """Run one worker: events from Kafka, decisions to Kafka, until SIGTERM or Ctrl-C.
 
     Reads the item topics' partitions that its group gives it, the calendar, commands and acknowledgements.
@@ -54,6 +66,12 @@ def worker(
     chosen = read_settings(
         settings, {**kafka_options(bootstrap, prefix, partitions), "worker": {"instance_id": instance}}
     )
+    if processes > 1:
+        from shelftide.worker_processes import run_processes
+
+        options = {"--settings": settings, "--bootstrap": bootstrap, "--prefix": prefix, "--partitions": partitions}
+        given = [text for name, value in options.items() if value is not None for text in (name, str(value))]
+        return run_processes(processes, given, chosen.worker.instance_id, chosen.worker.metrics_port)
     set_up(chosen.worker.log_format, chosen.worker.log_level)
     config = WorkerConfig(chosen.engine(), chosen.kafka, chosen.worker, chosen.partitioner)
     name, lock = chosen.worker.instance_id, None
@@ -64,6 +82,7 @@ def worker(
     finally:
         if lock is not None:
             lock.close()
+    return 0
 
 
 def free_instance(folder: Path, application_id: str) -> tuple[str, IO[Any]]:

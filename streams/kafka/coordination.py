@@ -26,6 +26,9 @@ from streams.state import Record, pack, unpack
 SILENT_MS = 10_000
 """A shard with a backlog that has written nothing for so long is not waited for: as long as a group's session."""
 
+TICK_MS = 100
+"""Time between looks at what waits: a finding should not wait longer than its group does."""
+
 SETTLE_MS = 150
 """Findings of live shards are judged so long after their time: a commit of the others takes less, mostly."""
 
@@ -68,6 +71,7 @@ class Coordination:
     def __init__(self, now_ms: Callable[[], int], shards: int, *, by_record: bool) -> None:
         self.coordinator = Coordinator()
         self.outputs: list[Placed] = []
+        self.tick_ms = TICK_MS
         self.clock_ms = 0
         self.live = False
         self.urgent = False

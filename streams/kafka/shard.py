@@ -39,6 +39,9 @@ REQUESTS_AT_ONCE = 2
 """Requests of a shard under way: one that the model works on, one that waits; what else is due stays a set."""
 
 
+TICK_MS = 1_000
+"""Time between ticks of the machine's clock."""
+
 BACKLOG_SHARE = 0.1
 """Share of the time that forecasts may take while a backlog is worked off."""
 
@@ -121,6 +124,7 @@ class Shard:
     ) -> None:
         self.engine = Engine(config, shard=number, deferred=True)
         self.outputs: list[Placed] = []
+        self.tick_ms = TICK_MS
         self.clock_ms = 0
         self.live = False
         self.urgent = False

@@ -23,9 +23,6 @@ from streams.kafka.settings import WorkerSettings
 from streams.kafka.source import Chunk, Place
 from streams.state import Record
 
-TICK_MS = 1_000
-"""Time between ticks of the machine's clock."""
-
 URGENT_MS = 40
 """Least time between commits that somebody waits for: a commit itself takes about as long."""
 
@@ -46,6 +43,7 @@ MOST_OUTPUTS = 20_000
 class Logic(Protocol):
     """What a task runs: a shard or the coordinator."""
 
+    tick_ms: int
     clock_ms: int
     live: bool
     urgent: bool
@@ -245,7 +243,7 @@ class Task:
 
     @property
     def _tick_every_s(self) -> float:
-        return getattr(self.logic, "tick_ms", TICK_MS) / 1000
+        return self.logic.tick_ms / 1000
 
     # -- commits
 
