@@ -77,7 +77,8 @@ class Shards:
         self._partitioner, self._executor, self._now_ms = partitioner, executor, now_ms
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._pace = Pace()
-        self._changing = asyncio.Lock()
+        self._changing, self._standing = asyncio.Lock(), asyncio.Lock()
+        self._closing = False
         self._assignments = 0
         self._shared: asyncio.Task[None] | None = None
         self._shared_epoch = 0
@@ -93,15 +94,17 @@ class Shards:
             await self._stand_still()
 
     async def _stand_still(self) -> None:
-        results = await asyncio.gather(
-            *(task.suspend(SUSPEND_TIMEOUT_S) for task in self.tasks.values()), return_exceptions=True
-        )
-        for number, result in zip(list(self.tasks), results, strict=True):
-            if isinstance(result, BaseException):
-                log.warning("task dropped", task=self.tasks[number].name, reason=str(result) or repr(result))
-                self._drop(number)
-            if isinstance(result, FencedError):
-                self.failure = result  # we were away for so long that others took over: this process is to end
+        async with self._standing:
+            numbers = list(self.tasks)
+            results = await asyncio.gather(
+                *(self.tasks[number].suspend(SUSPEND_TIMEOUT_S) for number in numbers), return_exceptions=True
+            )
+            for number, result in zip(numbers, results, strict=True):
+                if isinstance(result, BaseException):
+                    log.warning("task dropped", task=self.tasks[number].name, reason=str(result) or repr(result))
+                    self._drop(number)
+                if isinstance(result, FencedError):
+                    self.failure = result  # we were away for so long that others took over: this process is to end
 
     async def assign(self, places: Iterable[Place]) -> None:
         """Run the tasks of these partitions: go on with those that are still ours, recover the others.
@@ -113,7 +116,7 @@ class Shards:
         wanted = self._numbers(places)
         async with self._changing:
             await self._stand_still()  # they do already, unless an assignment came without word before it
-            if mine != self._assignments or self.failure is not None:
+            if mine != self._assignments or self.failure is not None or self._closing:
                 return
             self.rebalances += 1
             for number in set(self.tasks) - wanted:
@@ -291,7 +294,11 @@ class Shards:
 
     async def close(self) -> None:
         """Finish and commit what is being applied, and let go of everything."""
-        await self.suspend()
+        self._closing = True  # an assignment that is being recovered now has nothing to commit: it is not waited for
+        self._assignments += 1
+        self.ready = False
+        self.epoch += 1
+        await self._stand_still()
         if self._shared is not None:
             self._shared.cancel()
             with suppress(asyncio.CancelledError):
