@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from streams.events import Kind as Kind
     from streams.files import FileError as FileError
     from streams.files import read_records as read_records
+    from streams.kafka.decisions import DemandForecast as DemandForecast
+    from streams.kafka.decisions import PriceAlert as PriceAlert
+    from streams.kafka.decisions import ReplenishmentTrigger as ReplenishmentTrigger
+    from streams.kafka.subscriber import subscribe as subscribe
     from streams.outputs import Output as Output
     from streams.outputs import Outputs as Outputs
     from streams.replay import Replay as Replay
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "LEVELS": "models.forecast",
+    "DemandForecast": "streams.kafka.decisions",
     "Engine": "streams.engine",
     "EngineConfig": "streams.engine",
     "EventBatch": "streams.events",
@@ -45,18 +50,22 @@ _HOME = {
     "Kind": "streams.events",
     "Output": "streams.outputs",
     "Outputs": "streams.outputs",
+    "PriceAlert": "streams.kafka.decisions",
     "Replay": "streams.replay",
     "ReplayConfig": "streams.replay",
+    "ReplenishmentTrigger": "streams.kafka.decisions",
     "SeasonalWindow": "models.baseline",
     "backtest": "models.backtest",
     "decode": "streams.decode",
     "read_records": "streams.files",
     "replay": "streams.replay",
+    "subscribe": "streams.kafka.subscriber",
 }
 """Where each public name lives."""
 
 __all__ = [
     "LEVELS",
+    "DemandForecast",
     "Engine",
     "EngineConfig",
     "EventBatch",
@@ -67,13 +76,16 @@ __all__ = [
     "Kind",
     "Output",
     "Outputs",
+    "PriceAlert",
     "Replay",
     "ReplayConfig",
+    "ReplenishmentTrigger",
     "SeasonalWindow",
     "backtest",
     "decode",
     "read_records",
     "replay",
+    "subscribe",
 ]
 
 
