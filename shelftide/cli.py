@@ -24,6 +24,7 @@ from shelftide import (
     commands_produce,
     commands_replay,
     commands_settings,
+    commands_subscribe,
     commands_topics,
     commands_worker,
 )
@@ -44,6 +45,7 @@ app.command("convert")(commands_data.convert)
 app.command("simulate")(commands_data.simulate)
 app.command("backtest")(commands_models.backtest)
 app.command("produce")(commands_produce.produce)
+app.command("subscribe")(commands_subscribe.subscribe)
 app.command("worker")(commands_worker.worker)
 app.command("settings")(commands_settings.settings)
 app.add_typer(commands_topics.app, name="topics")
@@ -106,13 +108,14 @@ def _user_errors() -> tuple[type[Exception], ...]:
     from streams.kafka.connection import UnreachableError
     from streams.kafka.ending import WorkerError
     from streams.kafka.produce import ProduceError
+    from streams.kafka.reader import SubscribeError
     from streams.kafka.topics import TopicsError
     from streams.partition import PartitionerError
     from streams.policy import ReplenishmentError
     from streams.shop import ShopError
 
     known = (ForecastError, TaskError, SettingsError, ZoneError, ConvertError, FileError, PartitionerError)
-    kafka = (BrokerError, ProduceError, TopicsError, UnreachableError, WorkerError)
+    kafka = (BrokerError, ProduceError, SubscribeError, TopicsError, UnreachableError, WorkerError)
     return (*known, *kafka, ReplenishmentError, ShopError, OSError)
 
 
