@@ -41,6 +41,9 @@ log = structlog.get_logger("shelftide.worker")
 STOP_TIMEOUT_S = 4.5
 """A stop takes less than five seconds: then whoever supervises the process may kill it."""
 
+LEAVE_S = 1.2
+"""Time of a stop that is kept for leaving the group."""
+
 STALL_S = 60.0
 """An assignment that has not led to running shards by then never will: Faust's recovery task can die in silence."""
 
@@ -272,11 +275,16 @@ async def _end(app: Any, shards: Shards, executor: Executor, reason: BaseExcepti
     if reason is None:
         log.info("stopping")
         try:
-            await asyncio.wait_for(shards.close(), STOP_TIMEOUT_S - 0.5)
-            await asyncio.wait_for(app.stop(), max(0.3, deadline_s - time.monotonic()))
+            await asyncio.wait_for(shards.close(), STOP_TIMEOUT_S - LEAVE_S)
         except (Exception, asyncio.CancelledError) as error:
             log.error("stopped without a last commit", reason=repr(error))
             _leave(1)
+        try:
+            await asyncio.wait_for(app.stop(), max(LEAVE_S, deadline_s - time.monotonic()))
+        except (Exception, asyncio.CancelledError) as error:
+            # All is committed. aiokafka repeats a commit of offsets for ever while the group is being divided anew.
+            log.warning("the group could not be left; it notices within a session", reason=repr(error))
+            _leave(0)
     else:
         log.error("crashed", reason=_sentence(reason), kind=type(reason).__name__)
         _leave(1)
