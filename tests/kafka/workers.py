@@ -20,6 +20,8 @@ from typing import Any
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from shelftide.settings import Settings
+from streams.engine import Engine
 from streams.kafka.arrivals import ITEM_TOPICS, SHARED_TOPICS
 from streams.kafka.ledger import Ledger, Position
 from streams.kafka.settings import KafkaSettings
@@ -279,6 +281,14 @@ def wait_committed(kafka: KafkaSettings, timeout_s: float = 30, workers: Iterabl
 
     reached([*ITEM_TOPICS, *SHARED_TOPICS])
     reached([CANDIDATES_TOPIC])
+
+
+def engine_of(kafka: KafkaSettings, shard: int, timeout_s: float = 20) -> Engine:
+    """The engine of a shard as its committed state has it."""
+    records, _ = Ledger(kafka, f"shard-{shard}", shard).read(timeout_s)
+    engine = Engine(Settings.model_validate({**SHOP, "max_series": int(SHOP["max_series"])}).engine(), shard=shard)
+    engine.restore(records)
+    return engine
 
 
 def group_offsets(kafka: KafkaSettings, timeout_s: float = 20) -> dict[Place, int]:
