@@ -54,7 +54,8 @@ def broker(java: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loc
     me = users / str(os.getpid())
     with locked(shared / "broker-lock"):
         port, sasl_port = _ports(shared / "broker-ports")
-        local = LocalBroker(shared / "broker", port, sasl_port)
+        often = {"log.cleaner.backoff.ms": "300"}  # compaction is looked for every 15 s by default
+        local = LocalBroker(shared / "broker", port, sasl_port, properties=often)
         me.touch()
         if local.up():
             _watch(users, local)
