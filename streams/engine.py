@@ -149,6 +149,13 @@ class Engine:
             self._rest = None
         return out
 
+    def leave_tick(self) -> bool:
+        """Leave the rest of a tick that stopped to the next event or tick; False where there is none to leave."""
+        if self._rest is None or self._rest.at < len(self._rest.accepted.batch):
+            return False
+        self._rest = None
+        return True
+
     def _run(self, rest: _Rest) -> Outputs:
         if self._rest is not None:
             raise RuntimeError("the batch before this one is paused; resume it first")

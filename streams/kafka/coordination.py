@@ -74,7 +74,7 @@ class Coordination:
         self.tick_ms = TICK_MS
         self.clock_ms = 0
         self.live = False
-        self.urgent = False
+        self.urgent = self.hurry = False
         self.changed = asyncio.Event()
         self.failure: BaseException | None = None
         self.refused = 0

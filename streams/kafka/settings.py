@@ -310,7 +310,10 @@ class WorkerSettings(Table):
         default=30.0, ge=0.01, le=3_600, description="Time a batch may take before the baseline answers for the model."
     )
     forecast_wait_ms: int = Field(
-        default=200, ge=0, le=3_600_000, description="How long records wait for forecasts that they made due, at most."
+        default=200,
+        ge=0,
+        le=3_600_000,
+        description="How long records wait for forecasts that they made due, at most, with `backlog_forecasts` `all`.",
     )
     backlog_forecasts: Literal["all", "share"] = Field(
         default="share",

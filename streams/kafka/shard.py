@@ -127,7 +127,7 @@ class Shard:
         self.tick_ms = TICK_MS
         self.clock_ms = 0
         self.live = False
-        self.urgent = False
+        self.urgent = self.hurry = False
         self.changed = asyncio.Event()
         self.failure: BaseException | None = None
         self._worker, self._number, self._shards = worker, number, kafka.partitions
@@ -191,11 +191,13 @@ class Shard:
             yield part, ticks
 
     async def _run(self, step: Callable[[], Outputs], origins: Origins | None) -> None:
-        """One call of the engine; where it makes series due, their forecasts are waited for, but not for long."""
+        """One call of the engine; a replay waits for the forecasts of series that it makes due."""
         self._take(step(), origins)
         while self.engine.paused:
             self._ask()
             await self._forecasts()
+            if self.hurry and self.engine.leave_tick():
+                break
             self._take(self.engine.resume(), origins)
         self._ask()
 
@@ -249,12 +251,17 @@ class Shard:
         self.changed.set()
 
     async def _forecasts(self) -> None:
-        """Wait until nothing is due, a set time at most, and not at all for a model that is late already."""
+        """Let others run; in a replay wait until nothing is due, a set time at most, and for no model that is late."""
+        await asyncio.sleep(0)
         wait_s = self._worker.forecast_wait_ms / 1000
         deadline_s = self._loop.time() + wait_s
-        if not (self.live or self._all):
-            return
-        while self._under_way and self.failure is None and self._executor.waited_s <= wait_s:
+        while (
+            self._all
+            and not self.hurry
+            and self._under_way
+            and self.failure is None
+            and self._executor.waited_s <= wait_s
+        ):
             left_s = deadline_s - self._loop.time()
             if left_s <= 0:
                 return

@@ -47,6 +47,7 @@ class Logic(Protocol):
     clock_ms: int
     live: bool
     urgent: bool
+    hurry: bool
     changed: asyncio.Event
     failure: BaseException | None
     outputs: list[Placed]
@@ -192,7 +193,7 @@ class Task:
 
     def start(self) -> None:
         """Begin, or begin again, to apply what is there."""
-        self._suspending = False
+        self._suspending = self.logic.hurry = False
         self._fed_s = time.monotonic()
         self._runner = asyncio.create_task(self._run(), name=self.name)
 
@@ -306,7 +307,7 @@ class Task:
         LedgerError
             If the last commit fails.
         """
-        self._suspending = True
+        self._suspending = self.logic.hurry = True
         self.logic.changed.set()
         if self._runner is not None:
             runner, self._runner = self._runner, None

@@ -255,7 +255,7 @@ async def _live(app: Any, shards: Shards, asked: asyncio.Event) -> BaseException
             if app.consumer is not None:
                 app.consumer.check()
             if starting.done() and (error := starting.exception()) is not None:
-                return error
+                return cast(BaseException, error)
             if app.crash_reason is not None:
                 return cast(BaseException, app.crash_reason)
             if shards.ready:
