@@ -7,29 +7,31 @@ Must not know: what they mean. Rule: nothing is written, nobody is fenced, and n
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, Message, TopicPartition
 
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.source import Place, SourceError
 
-ROWS = 10_000
+ROWS, WAIT_S = 10_000, 0.02
 
 
 class Reread:
-    """Reads partitions one after the other; for one thread.
+    """Reads partitions; for one thread, and one reading at a time.
 
     Parameters
     ----------
     kafka
         Where Kafka is.
+    topics
+        What will be read. A topic that is met later is found by a timer of librdkafka's, up to a second late.
     timeout_s
         How long Kafka may give nothing.
     """
 
-    def __init__(self, kafka: KafkaSettings, timeout_s: float) -> None:
+    def __init__(self, kafka: KafkaSettings, topics: Iterable[str], timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._consumer = Consumer(
             {
@@ -48,37 +50,50 @@ class Reread:
                 "log_level": 0,
             }
         )
+        self._consumer.assign([TopicPartition(topic, 0, OFFSET_END) for topic in topics])
 
-    def read(self, place: Place, start: int, stop: int) -> Iterator[Message]:
-        """Messages from one offset up to another, which is not included; fewer where the partition ends before.
+    def read(self, spans: Mapping[Place, tuple[int, int]]) -> Iterator[Message]:
+        """Messages from one offset of each place up to another, which is not included, those of a place in order.
+
+        A partition that ends before gives fewer.
 
         Raises
         ------
         SourceError
             If Kafka refuses, or gives nothing for too long.
         """
-        if start >= stop:
-            return
-        topic, partition = place
-        self._consumer.assign([TopicPartition(topic, partition, start)])
-        waiting_s = time.monotonic()
-        while True:
-            messages = self._consumer.consume(ROWS, 0.05)
+        left = {place: span for place, span in spans.items() if span[0] < span[1]}
+        self._consumer.assign([TopicPartition(*place, start) for place, (start, _) in left.items()])
+        heard_s = time.monotonic()
+        while left:
+            rows = sum(stop - start for start, stop in left.values())
+            messages = self._consumer.consume(min(ROWS, rows), WAIT_S)  # fewer would be waited for
             for message in messages:
-                error = message.error()
-                if error is not None:
-                    if error.code() == KafkaError._PARTITION_EOF:
-                        return
-                    if not error.retriable() and error.code() not in _PASSING:
-                        raise SourceError(f"topic {topic!r} cannot be read: {error.str()}")
-                elif (message.offset() or 0) >= stop:
-                    return
-                else:
-                    yield message
+                place = (message.topic() or "", message.partition() or 0)
+                if message.error() is not None:
+                    if self._ends(message):
+                        left.pop(place, None)
+                elif place in left:
+                    at, (_, stop) = message.offset() or 0, left[place]
+                    if at < stop:
+                        yield message
+                    left[place] = (at + 1, stop)
+                    if at + 1 >= stop:
+                        del left[place]
             if messages:
-                waiting_s = time.monotonic()
-            elif time.monotonic() - waiting_s > self._timeout_s:
-                raise SourceError(f"topic {topic!r} gave nothing for {self._timeout_s:g} s; is Kafka still there?")
+                heard_s = time.monotonic()
+            elif time.monotonic() - heard_s > self._timeout_s:
+                names = ", ".join(sorted({topic for topic, _ in left}))
+                raise SourceError(f"{names} gave nothing for {self._timeout_s:g} s; is Kafka still there?")
+
+    def _ends(self, message: Message) -> bool:
+        """Whether an error is none, but says that a partition ends."""
+        error = message.error()
+        if error is None or error.code() == KafkaError._PARTITION_EOF:
+            return True
+        if error.retriable() or error.code() in _PASSING:
+            return False
+        raise SourceError(f"topic {message.topic()!r} cannot be read: {error.str()}")
 
     def close(self) -> None:
         """Let go of all connections."""

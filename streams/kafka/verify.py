@@ -31,7 +31,7 @@ from streams.calendar import HOUR_MS, Width
 from streams.engine import Engine, EngineConfig
 from streams.kafka.arrivals import ITEM_TOPICS, SHARED_TOPICS
 from streams.kafka.connection import reach
-from streams.kafka.ledger import Ledger, LedgerError, Position
+from streams.kafka.ledger import STATE_TOPIC, Ledger, LedgerError, Position
 from streams.kafka.offsets import Offsets
 from streams.kafka.pane_check import Compared, Difference, PaneCheck
 from streams.kafka.recount import Recount, Rules
@@ -167,6 +167,7 @@ def verify(
         If topics are missing, or a state cannot be read or restored.
     """
     reach(kafka, timeout_s)
+    _check_topics(kafka, timeout_s)
     check = _Verification(kafka, config, partitioner, timeout_s)
     try:
         return check.run()
@@ -176,12 +177,27 @@ def verify(
         check.close()
 
 
+def _check_topics(kafka: KafkaSettings, timeout_s: float) -> None:
+    wanted = dict.fromkeys((*ITEM_TOPICS, ALERT_TOPIC, TRIGGER_TOPIC), kafka.partitions)
+    wanted |= dict.fromkeys((*SHARED_TOPICS, CANDIDATES_TOPIC, DEADLETTER_TOPIC), 1)
+    wanted[STATE_TOPIC] = kafka.partitions + 1
+    there = AdminClient({**kafka.librdkafka(), "log_level": 0}).list_topics(timeout=timeout_s).topics
+    for name, partitions in wanted.items():
+        topic = kafka.topic(name)
+        has = len(there[topic].partitions) if topic in there else 0
+        if has != partitions:
+            raise VerifyError(
+                f"topic {topic!r} has {has} partitions and must have {partitions}; see `shelftide topics`"
+            )
+
+
 class _Verification:
     def __init__(
         self, kafka: KafkaSettings, config: EngineConfig, partitioner: PartitionerName, timeout_s: float
     ) -> None:
         self._kafka, self._config, self._timeout_s = kafka, config, timeout_s
-        self._offsets, self._reread = Offsets(kafka), Reread(kafka, timeout_s)
+        read = (ORDERS, CATALOG, DEADLETTER_TOPIC, ALERT_TOPIC, TRIGGER_TOPIC)
+        self._offsets, self._reread = Offsets(kafka), Reread(kafka, map(kafka.topic, read), timeout_s)
         self._letters = _Letters(kafka, Partitioner(partitioner, kafka.partitions), self._offsets, self._reread)
         self._partitioner = Partitioner(partitioner, kafka.partitions)
 
@@ -262,7 +278,7 @@ class _Verification:
         place = (self._kafka.topic(ORDERS), found.shard)
         begins = self._offsets.beginnings([place], self._timeout_s)[place]
         stop = position.offsets.get(place[0], 0)
-        for message in self._reread.read(place, begins, stop):
+        for message in self._reread.read({place: (begins, stop)}):
             recount.take(message.offset() or 0, message.value())
         self._lost(found, recount)
         found.records = {"counted": recount.counted, "repeats": recount.repeats, "left out": recount.left_out}
@@ -285,7 +301,7 @@ class _Verification:
         """SKUs as often as the catalog says that they were retired."""
         place = (self._kafka.topic(CATALOG), shard)
         out = []
-        for message in self._reread.read(place, 0, position.offsets.get(place[0], 0)):
+        for message in self._reread.read({place: (0, position.offsets.get(place[0], 0))}):
             value, key = message.value(), message.key() or b""
             if value is None or b'"item_retired"' in value:
                 out.append(key.decode(errors="replace"))
@@ -326,16 +342,16 @@ class _Verification:
 
     def _ids(self, report: Report) -> None:
         """Whether an id of an alert or trigger has two contents."""
+        names = {self._kafka.topic(name): name for name in (ALERT_TOPIC, TRIGGER_TOPIC)}
+        places = [(topic, partition) for topic in names for partition in range(self._kafka.partitions)]
+        begins, ends = (ask(places, self._timeout_s) for ask in (self._offsets.beginnings, self._offsets.ends))
         seen: dict[bytes, int] = {}
-        for name in (ALERT_TOPIC, TRIGGER_TOPIC):
-            places = [(self._kafka.topic(name), partition) for partition in range(self._kafka.partitions)]
-            begins, ends = (ask(places, self._timeout_s) for ask in (self._offsets.beginnings, self._offsets.ends))
-            for place in places:
-                for message in self._reread.read(place, begins[place], ends[place]):
-                    event_id = headers_of(message).get("ce_id", b"")
-                    content = xxhash.xxh3_64_intdigest(message.value() or b"")
-                    if event_id and seen.setdefault(event_id, content) != content:
-                        report.repeated.append(f"{name}: id {event_id.decode(errors='replace')} has two contents")
+        for message in self._reread.read({place: (begins[place], ends[place]) for place in places}):
+            event_id = headers_of(message).get("ce_id", b"")
+            content = xxhash.xxh3_64_intdigest(message.value() or b"")
+            if event_id and seen.setdefault(event_id, content) != content:
+                name = names[message.topic() or ""]
+                report.repeated.append(f"{name}: id {event_id.decode(errors='replace')} has two contents")
         report.ids = len(seen)
 
 
@@ -370,7 +386,7 @@ class _Letters:
         place = (self._kafka.topic(DEADLETTER_TOPIC), 0)
         end = self._offsets.ends([place], timeout_s)[place]
         begins = self._offsets.beginnings([place], timeout_s)[place] if self._next < 0 else 0
-        for message in self._reread.read(place, max(begins, self._next), end):
+        for message in self._reread.read({place: (max(begins, self._next), end)}):
             if begins and not self.since_ms:
                 self.since_ms = int(message.timestamp()[1])
             self._take(headers_of(message), message.key(), message.value())
