@@ -389,6 +389,7 @@ class Engine:
                 raise SnapshotError(
                     f"state record {key!r} is damaged: {error}; restore from another replica"
                 ) from error
+        self.intake.settle()
         self.series.settle()
         self.listed.settle()
         self.buckets.settle(self.series.used)
@@ -398,7 +399,8 @@ class Engine:
         return {
             "series": self.series, "open": self.buckets, "weeks": self.buckets, "closed": self.buckets,
             "cancelled": self.buckets,
-            "facts": self.buckets, "sessions": self.buckets, "dedupe": self.intake, "catalog": self.catalog,
+            "facts": self.buckets, "sessions": self.buckets, "dedupe": self.intake, "parked": self.intake,
+            "catalog": self.catalog,
             "dirty": self.due.table, "groups": self.catalog, "listed": self.listed, "channels": self.listed,
             "waiting": self.listed, "held": self.listed, "rates": self.refresh, "pool": self.refresh,
             "lines": self.prices, "positions": self.positions, "flows": self.positions, "sources": self.positions,

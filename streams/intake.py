@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streams.decode import decode
 from streams.dedupe import Dedupe, DedupeConfig
 from streams.events import EventBatch, Kind, concat
 from streams.outputs import Output, dead_letter
+from streams.parked import Parked
 from streams.series import SeriesMap, sku_seed
 from streams.state import Record, pack, unpack
 from streams.watermark import NEVER, Plan, TimeConfig, Watermark
@@ -27,7 +27,6 @@ I64 = npt.NDArray[np.int64]
 _SOURCE = np.full(256, -1, np.int8)  # kind -> source of the watermark
 _SOURCE[[Kind.ORDER_PLACED, Kind.ORDER_CANCELLED, Kind.ORDER_RETURNED]] = 0
 _SOURCE[[Kind.ITEM_VIEWED, Kind.CART_ADDED, Kind.CART_REMOVED]] = 1
-_FAR_MS = 1 << 61  # clock given when parked records are decoded again: they were checked when they came
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ class Intake:
         self.counts: Counter[str] = Counter()
         self._dedupe = Dedupe(replace(dedupe, lateness_ms=time.lateness_ms))
         self._series = series
-        self._parked: EventBatch | None = None
+        self._parked = Parked()
 
     @property
     def watermark_ms(self) -> int:
@@ -79,7 +78,7 @@ class Intake:
     @property
     def parked(self) -> int:
         """Events that wait for others to confirm their time."""
-        return 0 if self._parked is None else len(self._parked)
+        return len(self._parked.batch)
 
     @property
     def dedupe_wraps(self) -> int:
@@ -89,7 +88,7 @@ class Intake:
     def accept(self, batch: EventBatch) -> Accepted:
         """Sort out the events of a batch, and those parked before that they set free."""
         waiting = self.parked
-        whole = batch if self._parked is None else concat([self._parked, batch])
+        whole = concat([self._parked.batch, batch]) if waiting else batch
         before_ms = self.clock.ms
         plan = self.clock.plan(_SOURCE[whole.kind], whole.time_ms, whole.tick_ms, whole.sku)
         freed = plan.apply[plan.at != plan.apply].tolist()
@@ -99,7 +98,7 @@ class Intake:
 
     def tick(self, now_ms: int) -> Accepted:
         """Let the shell's clock pass; parked events that it passes come out."""
-        whole = concat([]) if self._parked is None else self._parked
+        whole = self._parked.batch
         whole.row[:] = 0  # they came in chunks before: a tick has no row
         before_ms = self.clock.ms
         plan = self.clock.tick(now_ms, _SOURCE[whole.kind], whole.time_ms)
@@ -108,7 +107,7 @@ class Intake:
     def _sort_out(self, whole: EventBatch, plan: Plan, before_ms: int) -> Accepted:
         """Keep what waits, take out what is late or came before, in the order of the plan."""
         letters = [(int(whole.row[at]), self._give_up(whole, i)) for i, at in plan.given_up]
-        self._parked = whole.take(np.array(plan.parked, np.int64)) if plan.parked else None
+        self._parked.keep(whole, plan.parked)
         whole, marks = _in_order(whole, plan), plan.watermark_ms
         slots = self._series.find(whole.sku, whole.location)
         late = (_SOURCE[whole.kind] >= 0) & (whole.time_ms < marks - self.time.lateness_ms)
@@ -155,28 +154,30 @@ class Intake:
         return dead_letter(whole.values[i], whole.keys[i], "ahead", reason, "$.event_time")
 
     def changes(self) -> Iterator[Record]:
-        """Yield the clock, parked events (as they came) and the ids seen since the last call."""
-        parked = concat([]) if self._parked is None else self._parked
-        state = {"clock": self.clock.snapshot(), "counts": dict(self.counts)}
-        yield "clock/intake", pack(state | {"parked": list(parked.values), "keys": list(parked.keys)})
+        """Yield the clock, events parked and ids seen since the last call."""
+        yield "clock/intake", pack({"clock": self.clock.snapshot(), "counts": dict(self.counts)})
+        yield from self._parked.changes()
         yield from self._dedupe.changes(self.clock.ms)
 
     def discard_changes(self) -> None:
         """Forget what `changes` would yield, for a shell that keeps no state."""
         self._dedupe.discard_changes()
+        self._parked.discard_changes()
 
     def restore(self, key: str, value: bytes | None) -> None:
         """Take over one record."""
         if key.startswith("dedupe/"):
             self._dedupe.restore(key, value)
+        elif key.startswith("parked/"):
+            self._parked.restore(key, value)
         elif value is not None:
             state: dict[str, Any] = unpack(key, value)
             self.clock.restore(state["clock"])
             self.counts = Counter(state["counts"])
-            parked, _ = decode(state["parked"], clock_ms=_FAR_MS)
-            parked.keys = state["keys"]
-            parked.tick_ms[:] = NEVER  # the clock that they saw is in the snapshot
-            self._parked = parked if len(parked) else None
+
+    def settle(self) -> None:
+        """All records were taken over."""
+        self._parked.settle()
 
 
 _ODD = np.uint64(0xD6E8FEB86659FD93)  # odd, so that multiplying loses nothing of a SKU's hash

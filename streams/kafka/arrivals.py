@@ -38,6 +38,9 @@ SHARED_TOPICS = ("shop.calendar.v1", "engine.command.v1", "replenishment.ack.v1"
 MOST_KNOWN = 1_000_000
 """SKUs remembered as this shard's: beyond it they are looked up anew."""
 
+LARGEST_VALUE_BYTES, LARGEST_KEY_BYTES = 12 << 20, 1 << 20
+"""Of a dead letter; beyond it has the beginning, and its origin says where the rest is. Its topic takes 16 MiB."""
+
 
 class Origins:
     """Where the rows of a batch came from, looked up for the few that ask."""
@@ -120,10 +123,9 @@ class Arrivals:
                 if self._number and topic_of(part.topic) in SHARED_TOPICS:
                     refused = []  # of topics that all shards read, the first one says what is wrong
                 for letter in refused:
+                    value, key = _head(letter.value, LARGEST_VALUE_BYTES), _head(letter.key, LARGEST_KEY_BYTES)
                     origin = origin_of(part, start + letter.row)
-                    letters.append(
-                        dead_letter(letter.value, letter.key, letter.stage, letter.reason, letter.field, origin)
-                    )
+                    letters.append(dead_letter(value, key, letter.stage, letter.reason, letter.field, origin))
                 batch = self._routed(batch, part, start, letters)
                 clocks.append(part.clock_ms[start + batch.row])
                 self.listener.arrived(part.topic, clocks[-1] - batch.time_ms)
@@ -164,6 +166,10 @@ def _merged(
     origins.reorder(whole.row)
     whole.row = np.arange(len(whole), dtype=np.int32)
     return Arrived(whole, clock, origins, letters)
+
+
+def _head(text: bytes | None, size_bytes: int) -> bytes | None:
+    return text if text is None or len(text) <= size_bytes else text[:size_bytes]
 
 
 def origin_of(part: Slice, at: int) -> Origin:

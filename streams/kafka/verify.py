@@ -40,8 +40,9 @@ from streams.kafka.settings import KafkaSettings
 from streams.kafka.shard import CANDIDATES_TOPIC
 from streams.kafka.source import Place, SourceError
 from streams.outputs import ALERT_TOPIC, DEADLETTER_TOPIC, TRIGGER_TOPIC
+from streams.parked import parked_values
 from streams.partition import Partitioner, PartitionerName
-from streams.state import SnapshotError, unpack
+from streams.state import SnapshotError
 
 ORDERS, CATALOG = "shop.orders.v1", "shop.catalog.v1"
 FINAL_STAGES = ("late", "ahead")
@@ -273,7 +274,7 @@ class _Verification:
         forgotten = engine.counts["item_retired"] > len(retired)
         cut = forgotten or (engine.series.refused > 0 and bool(retired))
         letters = self._letters.of(found.shard, position)
-        parked = Counter[bytes | None](unpack("clock/intake", records["clock/intake"])["parked"])
+        parked = Counter[bytes | None](parked_values(records))
         recount = Recount(self._rules(), letters, parked, set(retired), all_cut=cut)
         place = (self._kafka.topic(ORDERS), found.shard)
         begins = self._offsets.beginnings([place], self._timeout_s)[place]
