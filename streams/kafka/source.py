@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from operator import itemgetter
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,9 @@ I64 = npt.NDArray[np.int64]
 
 QUEUE_KIB = 16_384
 """What librdkafka may hold fetched: a second of records at 16 MB/s, and a small part of a worker's memory."""
+
+
+MOST_PARTITIONS = 1 << 20
 
 
 class SourceError(Exception):
@@ -125,10 +129,13 @@ class Source:
             }
         )
         self._next: dict[Place, int] = {}
+        self._topics: dict[str, int] = {}
 
     def point(self, positions: Mapping[Place, int]) -> None:
         """Read these partitions from these offsets on, and no others."""
         self._next = dict(positions)
+        for topic, _ in positions:  # those of earlier assignments stay: some of their records may still come
+            self._topics.setdefault(topic, len(self._topics))
         self._consumer.assign([TopicPartition(topic, part, at) for (topic, part), at in sorted(positions.items())])
 
     def hold(self, places: list[Place]) -> None:
@@ -177,17 +184,17 @@ class Source:
         return int(low)
 
     def _chunks(self, messages: list[Any]) -> list[Chunk]:
-        if not messages:
-            return []
-        first = messages[0]
-        place = (first.topic(), first.partition())
-        partitions, topics = list(map(Message.partition, messages)), list(map(Message.topic, messages))
-        if partitions.count(place[1]) == len(messages) and topics.count(place[0]) == len(messages):
-            return [self._chunk(place, messages)]
-        groups: dict[Place, list[Any]] = {}
-        for at, message in zip(zip(topics, partitions, strict=True), messages, strict=True):
-            groups.setdefault(cast(Place, at), []).append(message)
-        return [self._chunk(at, group) for at, group in groups.items() if at in self._next]
+        """Group a fetch by partition; it comes in runs of one partition, so the work is by the run."""
+        n = len(messages)
+        kind: Any = Message  # whose topic is never None here: errors were taken out
+        codes = np.fromiter(map(self._topics.__getitem__, map(kind.topic, messages)), np.int64, n) * MOST_PARTITIONS
+        codes += np.fromiter(map(kind.partition, messages), np.int64, n)
+        groups: dict[int, list[Any]] = {}
+        for start, stop in pairwise([0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), n] if n else []):
+            groups.setdefault(int(codes[start]), []).extend(messages[start:stop])
+        names = list(self._topics)
+        places = {code: (names[code // MOST_PARTITIONS], code % MOST_PARTITIONS) for code in groups}
+        return [self._chunk(places[code], group) for code, group in groups.items() if places[code] in self._next]
 
     def _chunk(self, place: Place, messages: list[Any]) -> Chunk:
         n = len(messages)
