@@ -12,6 +12,7 @@ from streams.dedupe import DedupeConfig
 from streams.intake import Accepted, Intake
 from streams.outputs import Output
 from streams.series import SeriesMap
+from streams.state import restore_order
 from streams.watermark import TimeConfig
 from tests.small_shop import CLOCK, DAY, HOUR, MINUTE, NOON, Event, cancel, lines, order, price, stock, view
 
@@ -167,3 +168,39 @@ def test_every_event_is_accepted_repeated_late_ahead_or_parked() -> None:
     assert counts["late"] > 0
     assert counts["duplicate"] > 0
     assert counts["accepted"] + counts["duplicate"] + counts["late"] + counts["ahead"] + intake.parked == sent
+
+
+def test_a_commit_holds_what_was_parked_or_set_free_since_the_one_before() -> None:
+    far = [order(NOON + 99 * HOUR + n, sku="X") | {"note": "x" * 60_000} for n in range(1000)]
+    intake = gate()
+    pass_all(intake, order(NOON), *far[:999])
+    first = dict(intake.changes())
+    assert sum(key.startswith("parked/") for key in first) == 999
+    assert max(len(value or b"") for value in first.values()) < 1 << 17  # a record of all of them is what Kafka refuses
+    pass_all(intake, far[999])
+    assert [key for key, _ in intake.changes() if key.startswith("parked/")] == ["parked/999"]
+    intake.tick(NOON + 99 * HOUR)
+    gone = {key: value for key, value in intake.changes() if key.startswith("parked/")}
+    assert gone == {f"parked/{n}": None for n in range(1000)}
+
+
+def test_what_is_parked_is_the_same_after_a_restore_at_any_commit() -> None:
+    rng = np.random.default_rng(7)
+    whole, restored = gate(ahead_events=20), gate(ahead_events=20)
+    topic: dict[str, bytes] = {}
+    for n in range(300):
+        far = int(rng.choice([0, 0, 0, 7, 50])) * HOUR
+        event = cancel(NOON + n * MINUTE + far, sku=f"S{rng.integers(9)}")
+        one, other = (pass_all(intake, event, clock_ms=NOON + n * MINUTE) for intake in (whole, restored))
+        assert [letter for _, letter in one.letters] == [letter for _, letter in other.letters]
+        assert (one.batch.values, one.batch.keys) == (other.batch.values, other.batch.keys)
+        if n % 3 or n % 7 == 1:
+            for key, value in restored.changes():
+                topic.pop(key, None)
+                topic |= {} if value is None else {key: value}
+        if n % 7 == 1:
+            restored = gate(ahead_events=20)
+            for key in sorted(topic, key=restore_order):
+                restored.restore(key, topic[key])
+        assert restored.parked == whole.parked
+    assert whole.counts == restored.counts
