@@ -32,6 +32,7 @@ echo $! >"$pid" || { kill -9 $!; exit 1; }
 nobody could find again is ended at once."""
 
 _POLL_S = 0.02
+_BECOME_S = 5.0
 _KILLED_S = 10.0
 """How long the system may take to bury what was killed; writing to a slow disk cannot be interrupted."""
 
@@ -82,7 +83,14 @@ class DetachedProcess:
         )  # fmt: skip
         if done.returncode:
             raise BrokerError(f"{str(self.pid_file)!r} cannot be written ({done.stderr.strip()}); make room there")
+        self._await_program()
         return said_before
+
+    def _await_program(self) -> None:
+        """Wait until the shell's copy has become the program: before, nobody would take it for that."""
+        until_s = time.monotonic() + _BECOME_S
+        while self.pid() is None and _exists(int(self.pid_file.read_text())) and time.monotonic() < until_s:
+            time.sleep(_POLL_S)
 
     def said(self, since: int) -> str:
         """What it wrote to its log after `since` bytes."""
@@ -162,6 +170,13 @@ _TELLING = (
     (re.compile(r"(.*\S.*)"), -1),
 )
 """Patterns in order of what they tell, and which match is taken."""
+
+
+def _exists(pid: int) -> bool:
+    with suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False
 
 
 def _command_line(pid: int) -> str:
