@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streams.sparse import shrink, spread
 from streams.state import BLOCK_ROWS, Record, SnapshotError, Table, pack, unpack
 
 I64 = npt.NDArray[np.int64]
@@ -264,8 +263,10 @@ class Panes:
             yield f"closed/{block}/{column}", pack(payload | {"bucket": bucket})
         for block, column in sorted(self._cancelled_touched.union(self._closed_touched)):
             rows = slice(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, used))
-            packed = shrink(self.ring["cancelled"][rows, column])
-            yield f"cancelled/{block}/{column}", None if packed is None else pack([rows.stop - rows.start, packed])
+            cancelled = self.ring["cancelled"][rows, column]
+            (places,) = np.nonzero(cancelled)
+            some = [places.astype(np.uint16).tobytes(), cancelled[places].tobytes()]
+            yield f"cancelled/{block}/{column}", pack(some) if len(places) else None
         self._closed_touched.clear()
         self._cancelled_touched.clear()
 
@@ -278,19 +279,21 @@ class Panes:
             self.weeks.restore(key, value)
         elif value is not None:
             block, _, column = rest.partition("/")
-            payload = unpack(key, value)
-            if name == "cancelled":
-                values = np.zeros(payload[0], self.ring[name].dtype)
-                spread(payload[1], values)
-                self._restore_column(key, name, int(block), int(column), values)
-                return
-            for channel, array in self.ring.items():
-                if channel != "cancelled":
-                    values = np.frombuffer(payload[channel], array.dtype)
-                    self._restore_column(key, channel, int(block), int(column), values)
+            self._restore_column(key, int(block) * BLOCK_ROWS, int(column), unpack(key, value))
 
-    def _restore_column(self, key: str, channel: str, block: int, column: int, values: npt.NDArray[Any]) -> None:
-        start = block * BLOCK_ROWS
-        if start + len(values) > self.max_series:
+    def _restore_column(self, key: str, start: int, column: int, payload: Any) -> None:
+        """Take over a block of one column of the ring: its cancellations, or everything else."""
+        if isinstance(payload, list):
+            places = np.frombuffer(payload[0], np.uint16).astype(np.int64) + start
+            self._check(key, int(places.max(initial=0)) + 1)
+            self.ring["cancelled"][places, column] = np.frombuffer(payload[1], np.float32)
+            return
+        for channel, array in self.ring.items():
+            if channel != "cancelled":
+                values = np.frombuffer(payload[channel], array.dtype)
+                self._check(key, start + len(values))
+                array[start : start + len(values), column] = values
+
+    def _check(self, key: str, rows: int) -> None:
+        if rows > self.max_series:
             raise SnapshotError(f"state record {key!r} lies beyond the maximum of {self.max_series} series")
-        self.ring[channel][start : start + len(values), column] = values
