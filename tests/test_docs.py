@@ -34,6 +34,7 @@ DOCUMENTS = [
     ROOT / "docs/features.md",
     ROOT / "docs/metrics.md",
     ROOT / "docs/settings.md",
+    ROOT / "docs/subscribe.md",
     *DECISIONS,
 ]
 FOLDERS = ("shelftide", "streams", "online", "models", "tests", "load_tests")

@@ -183,6 +183,8 @@ class Reader:
             numbers = sorted(self._consumer.partitions_for_topic(self._topic))
             self._consumer.assign([TopicPartition(self._topic, number) for number in numbers])
             self._take_over()
+            with suppress(RetriableError):  # then it is tried again with the first fetch
+                self._place()
 
     def next(self, wait_s: float) -> Record | None:
         """Give the next record; None where none comes in time.

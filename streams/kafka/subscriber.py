@@ -291,7 +291,10 @@ def subscribe(
     start: Start = ...,
     kafka: KafkaSettings | None = ...,
     connect_timeout_s: float = ...,
-) -> Subscription[DemandForecast]: ...
+) -> Subscription[DemandForecast]:
+    """Subscribe to forecasts."""
+
+
 @overload
 def subscribe(
     what: Literal["alerts"],
@@ -302,7 +305,10 @@ def subscribe(
     start: Start = ...,
     kafka: KafkaSettings | None = ...,
     connect_timeout_s: float = ...,
-) -> Subscription[PriceAlert]: ...
+) -> Subscription[PriceAlert]:
+    """Subscribe to alerts."""
+
+
 @overload
 def subscribe(
     what: Literal["triggers"],
@@ -313,7 +319,10 @@ def subscribe(
     start: Start = ...,
     kafka: KafkaSettings | None = ...,
     connect_timeout_s: float = ...,
-) -> TriggerSubscription: ...
+) -> TriggerSubscription:
+    """Subscribe to triggers."""
+
+
 def subscribe(
     what: What,
     *,

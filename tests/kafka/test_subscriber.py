@@ -16,7 +16,6 @@ import orjson
 import pytest
 
 from shelftide import subscribe
-from shelftide.cli import run
 from streams.decode import decode
 from streams.events import Ack
 from streams.kafka.answers import AnswerError, Answers
@@ -39,11 +38,8 @@ QUIET_S = 0.7
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> list[Output]:
-    """Ten days of forecasts and triggers."""
-    events = tmp_path_factory.mktemp("shop") / "events.jsonl"
-    size = ["--days", "10", "--items", "12", "--start", "2024-01-01"]
-    assert run(["simulate", *size, "--out", str(events), "--json"]) == 0
-    return decided(events)
+    """Forecasts and triggers."""
+    return decided(tmp_path_factory.mktemp("shop"))
 
 
 @pytest.fixture

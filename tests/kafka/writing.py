@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from confluent_kafka import Producer
 
+from shelftide.cli import run
 from streams.alert_revisions import GroupStanding, group_revision, line_revision
 from streams.engine import EngineConfig
 from streams.files import read_records
@@ -23,8 +24,11 @@ PARTITIONS = 3
 NONE: Mapping[str, Any] = {}
 
 
-def decided(events: Path) -> list[Output]:
-    """Forecasts and triggers of a file of events."""
+def decided(folder: Path) -> list[Output]:
+    """Forecasts and triggers of ten days; the folder takes the events."""
+    events = folder / "events.jsonl"
+    size = ["--days", "10", "--items", "12", "--start", "2024-01-01"]
+    assert run(["simulate", *size, "--out", str(events), "--json"]) == 0
     out: list[Output] = []
     config = ReplayConfig(EngineConfig(max_series=100), clock_ms=time.time_ns() // 1_000_000, forecasts="daily")
     player = Replay(config, out.extend)
