@@ -27,6 +27,7 @@ from models.executor import Executor
 from models.forecast import Forecaster
 from streams.engine import EngineConfig
 from streams.kafka.arrivals import ITEM_TOPICS, SHARED_TOPICS
+from streams.kafka.connection import UnreachableError, reach
 from streams.kafka.ending import WorkerError
 from streams.kafka.ledger import STATE_TOPIC, FencedError
 from streams.kafka.settings import KafkaSettings, WorkerSettings
@@ -34,6 +35,7 @@ from streams.kafka.shard import CANDIDATES_TOPIC
 from streams.kafka.shards import Shards, steady_ms
 from streams.kafka.source import Fetch
 from streams.kafka.transport import ChunkTransport, ShardAssignor
+from streams.outputs import ALERT_TOPIC, DEADLETTER_TOPIC, DEMAND_TOPIC, TRIGGER_TOPIC
 from streams.partition import PartitionerName
 
 log = structlog.get_logger("shelftide.worker")
@@ -49,7 +51,8 @@ STALL_S = 60.0
 
 WATCH_S = 0.2
 TURNS_S, MOST_TURNS = 60.0, 5
-BACKOFF_S = (0.2, 5.0)
+PATIENCE_S = (0.5, 8.0)
+"""Times of trying to reach Kafka before it is said again that nobody answers: the first and the longest."""
 
 
 @dataclass(frozen=True)
@@ -76,28 +79,26 @@ class WorkerConfig:
 
 
 def await_kafka(kafka: KafkaSettings, timeout_s: float, say: Callable[[str], None]) -> AdminClient:
-    """Wait for Kafka to answer, trying again ever more slowly.
+    """Wait for Kafka to answer; say ever less often that it does not.
 
     Raises
     ------
     WorkerError
-        If it does not in the time given.
+        If it does not in the time given, or lets nobody in.
     """
-    admin = AdminClient({**kafka.librdkafka(), "log_level": 0, "reconnect.backoff.max.ms": 1000})
-    deadline_s, pause_s = time.monotonic() + timeout_s, BACKOFF_S[0]
+    deadline_s, patience_s = time.monotonic() + timeout_s, PATIENCE_S[0]
     while True:
+        left_s = deadline_s - time.monotonic()
         try:
-            admin.list_topics(timeout=min(5.0, max(0.2, deadline_s - time.monotonic())))
-            return admin
-        except KafkaException as error:
-            if time.monotonic() + pause_s > deadline_s:
-                raise WorkerError(
-                    f"no Kafka answers at {kafka.bootstrap_servers} after {timeout_s:g} s ({error.args[0].str()}); "
-                    "start it (`shelftide broker up`) or set kafka.bootstrap_servers"
-                ) from error
-            say(f"no Kafka at {kafka.bootstrap_servers} yet, trying again in {pause_s:.1f} s")
-            time.sleep(pause_s)
-            pause_s = min(pause_s * 1.7, BACKOFF_S[1])
+            reach(kafka, max(0.1, min(patience_s, left_s)))
+            return AdminClient({**kafka.librdkafka(), "log_level": 0})
+        except UnreachableError as error:
+            if error.wrong_input:
+                raise WorkerError(str(error), 2) from error
+            if left_s <= patience_s:
+                raise WorkerError(f"{error}; gave up after {timeout_s:g} s in all") from error
+            say(f"no Kafka at {kafka.bootstrap_servers} yet, trying for {left_s - patience_s:.0f} s more")
+            patience_s = min(patience_s * 2, PATIENCE_S[1])
 
 
 def check_topics(kafka: KafkaSettings, admin: AdminClient) -> None:
@@ -113,12 +114,13 @@ def check_topics(kafka: KafkaSettings, admin: AdminClient) -> None:
     except KafkaException as error:  # it answered just now
         raise WorkerError(f"Kafka at {kafka.bootstrap_servers} went away ({error.args[0].str()}); try again") from error
     wanted = dict.fromkeys(ITEM_TOPICS, kafka.partitions) | dict.fromkeys((*SHARED_TOPICS, CANDIDATES_TOPIC), 1)
-    wanted[STATE_TOPIC] = kafka.partitions + 1
-    for name, partitions in wanted.items():
+    wanted |= {STATE_TOPIC: kafka.partitions + 1, DEMAND_TOPIC: kafka.partitions, TRIGGER_TOPIC: kafka.partitions}
+    for name in (*wanted, ALERT_TOPIC, DEADLETTER_TOPIC):
         topic = kafka.topic(name)
         if topic not in there:
             raise WorkerError(f"topic {topic!r} is missing; run `shelftide topics apply`")
-        if (found := len(there[topic].partitions)) != partitions:
+        found = len(there[topic].partitions)
+        if found != (partitions := wanted.get(name, found)):
             raise WorkerError(
                 f"topic {topic!r} has {found} partitions and the settings ask for {partitions}; set kafka.partitions "
                 "to what the item topics have: the state of a shard belongs to its partition", 2,
