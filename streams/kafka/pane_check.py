@@ -7,7 +7,6 @@ thousandth; final ones, which are kept as 32-bit floats, to what such a float ca
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streams.engine import Engine
-from streams.kafka.recount import Amounts, Recount, Row
+from streams.kafka.recount import Recount, Row
 from streams.panes import UNIT
 
 NAMED = 20
@@ -28,6 +27,9 @@ ROUNDING = 2.0**-21
 """Share of a sum that 32-bit floats may lose: eight times half a unit in the last place, for as many corrections."""
 
 WHAT = ("ordered", "cancelled")
+MOST_ENDS = 1_000
+"""Orders of a series of which any end may be left, beyond which it is not compared: time grows with their square."""
+
 _NOTHING = Row()
 Slots = npt.NDArray[np.integer[Any]]
 Cells = npt.NDArray[np.float64]
@@ -171,21 +173,27 @@ class PaneCheck:
         self, key: tuple[str, str], row: Row, held: Cells, wanted: Cells, off: Bools, low: int, first: int
     ) -> None:
         """Tell real differences of a series from cells that the records do not decide."""
-        window = range(low + first, low + self._width)
-        if row.steps is not None:
-            if row.unsure or row.either:
-                self._found.unsure += len(window)
-                return
-            amounts: Amounts = Counter()
-            for at, what in np.argwhere(np.abs(held[first:]) > 0.5).tolist():
-                amounts[low + first + at, what] = round(float(held[first + at, what]))
-            if row.ends_in(amounts, window, ROUNDING):
+        if row.history is not None:
+            self._found.unsure += 2 * (self._width - first) if len(row.history) > MOST_ENDS else 0
+            if len(row.history) > MOST_ENDS or self._is_an_end(row, held[first:], low + first):
                 return
         for bucket, what in row.unsure:
             self._pass_over(off, bucket - low, what, first)
         self._either(row, held, wanted, off, low, first)
         for at, what in np.argwhere(off).tolist():
             self._differs(key, low + at, what, held[at, what], wanted[at, what])
+
+    def _is_an_end(self, row: Row, held: Cells, low: int) -> bool:
+        """Whether some end of the history of a series gives what the state holds from a bucket on."""
+        found = {(low + at, what): held[at, what] for at, what in np.argwhere(np.abs(held) > 0.5).tolist()}
+        window = range(low, low + len(held))
+        for end in self._recount.ends(row):
+            open_ones = end.unsure | {(bucket, 1) for bucket in end.either}
+            cells = (found.keys() | end.amounts.keys()) - open_ones
+            wanted = ((cell, end.amounts[cell]) for cell in cells if cell[0] in window)
+            if all(abs(found.get(cell, 0.0) - milli) <= 0.5 + milli * ROUNDING for cell, milli in wanted):
+                return True
+        return False
 
     def _pass_over(self, off: Bools, at: int, what: int, first: int) -> None:
         if first <= at < self._width:
@@ -210,7 +218,7 @@ class PaneCheck:
         zones = {state.zone.name: number for number, state in enumerate(self._engine.buckets.zones)}
         for (sku, location), row in rows.items():
             zone = zones[self._recount.zone(location)]
-            if row.steps is not None or self._engine.buckets.zones[zone].open < 0:
+            if row.history is not None or self._engine.buckets.zones[zone].open < 0:
                 continue
             low = self._low(zone)
             span = range(self._first(zone, location), low + self._width)
@@ -225,5 +233,11 @@ class PaneCheck:
         if len(self._found.named) < NAMED:
             name = self._recount.calendar(key[1]).name(bucket)
             self._found.named.append(
-                Difference(self._shard, *key, name, WHAT[what], round(held / UNIT, 6), round(wanted / UNIT, 6))
+                Difference(
+                    self._shard, *key, name, WHAT[what], round(float(held) / UNIT, 6), round(float(wanted) / UNIT, 6)
+                )
             )
+
+
+def _units(milli: float) -> float:
+    return round(float(milli) / UNIT, 6)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -32,7 +32,9 @@ Amounts = Counter[tuple[int, int]]
 """(bucket, 0 ordered or 1 cancelled) -> thousandths of a unit."""
 
 
-class _Order(msgspec.Struct, gc=False):
+class Order(msgspec.Struct, gc=False):
+    """An order, cancellation or return, as far as it is counted."""
+
     type: Literal["order_placed", "order_cancelled", "order_returned"]
     event_id: str
     event_time: int | dt.datetime
@@ -42,7 +44,7 @@ class _Order(msgspec.Struct, gc=False):
     original_time: int | dt.datetime | None = None
 
 
-_ORDER: msgspec.json.Decoder[_Order] = msgspec.json.Decoder(_Order)
+_ORDER: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)
 
 
 @dataclass(frozen=True)
@@ -112,31 +114,15 @@ class Row:
         Cells that cannot be told.
     either
         Buckets of cancellations of which only the sum over all of them can be told.
-    steps
-        All that was added, in order; kept for series of which any end may be left, else None.
+    history
+        Its orders and their times; kept for series of which any end may be left, else None.
     """
 
     amounts: Amounts = field(default_factory=Counter)
     first: int = 1 << 40
     unsure: set[tuple[int, int]] = field(default_factory=set)
     either: set[int] = field(default_factory=set)
-    steps: list[tuple[tuple[int, int], int]] | None = None
-
-    def add(self, bucket: int, what: int, milli: int) -> None:
-        """Add to a bucket."""
-        self.amounts[bucket, what] += milli
-        if self.steps is not None:
-            self.steps.append(((bucket, what), milli))
-
-    def ends_in(self, found: Amounts, window: range, rounding: float) -> bool:
-        """Whether some end of the history, perhaps none of it, gives what was found in a window of buckets."""
-        steps = [step for step in self.steps or [] if step[0][0] in window]
-        left: Amounts = Counter()
-        for cell, milli in [*reversed(steps), ((0, 0), 0)]:
-            if all(abs(left[at] - found[at]) <= 0.5 + rounding * found[at] for at in left.keys() | found.keys()):
-                return True
-            left[cell] += milli
-        return False
+    history: list[tuple[Order, int]] | None = None
 
 
 class Recount:
@@ -229,9 +215,20 @@ class Recount:
                 row.unsure.add((self.calendar(order.location).bucket(time_ms), _WHAT[order.type]))
             return
         self.counted += 1
+        if row.history is not None:
+            row.history.append((order, time_ms))
         self._count(order, time_ms, row)
 
-    def _before(self, order: _Order, time_ms: int) -> int | None:
+    def ends(self, row: Row) -> Iterator[Row]:
+        """What a series would hold of each end of its history, from nothing to all of it."""
+        history = row.history or []
+        for start in range(len(history), -1, -1):
+            end = Row()
+            for order, time_ms in history[start:]:
+                self._count(order, time_ms, end)
+            yield end
+
+    def _before(self, order: Order, time_ms: int) -> int | None:
         """Event time that came with this id before, None where it is new."""
         if time_ms > self._turn_ms + REMEMBERED_MS:
             self._old, self._young, self._turn_ms = self._young, {}, time_ms
@@ -241,27 +238,27 @@ class Recount:
             self._young[name] = time_ms
         return before_ms
 
-    def _row(self, order: _Order) -> Row:
+    def _row(self, order: Order) -> Row:
         series = (order.sku, order.location)
         if (row := self.rows.get(series)) is None:
             cut = self._all_cut or order.sku in self._retired
-            row = self.rows[series] = Row(steps=[] if cut else None)
+            row = self.rows[series] = Row(history=[] if cut else None)
         return row
 
-    def _count(self, order: _Order, time_ms: int, row: Row) -> None:
+    def _count(self, order: Order, time_ms: int, row: Row) -> None:
         if order.type == "order_returned":
             return
         bucket, milli = self.calendar(order.location).bucket(time_ms), round(order.quantity * 1000)
         if order.type == "order_placed":
-            row.add(bucket, 0, milli)
+            row.amounts[bucket, 0] += milli
         else:
             target = bucket
             if order.original_time is not None:
                 target = self._target(order, time_ms, _ms(order.original_time), bucket, row)
-            row.add(target, 1, milli)
+            row.amounts[target, 1] += milli
         row.first = min(row.first, bucket)
 
-    def _target(self, order: _Order, time_ms: int, original_ms: int, own: int, row: Row) -> int:
+    def _target(self, order: Order, time_ms: int, original_ms: int, own: int, row: Row) -> int:
         """Bucket that a cancellation counts in: that of its order, unless it has left the ring or never was in it."""
         rules, calendar = self._rules, self.calendar(order.location)
         target = calendar.bucket(original_ms)

@@ -29,7 +29,7 @@ from confluent_kafka.admin import AdminClient
 
 from streams.calendar import HOUR_MS, Width
 from streams.engine import Engine, EngineConfig
-from streams.kafka.arrivals import ITEM_TOPICS, SHARED_TOPICS
+from streams.kafka.arrivals import ITEM_TOPICS, LARGEST_VALUE_BYTES, SHARED_TOPICS
 from streams.kafka.connection import reach
 from streams.kafka.ledger import STATE_TOPIC, Ledger, LedgerError, Position
 from streams.kafka.offsets import Offsets
@@ -178,6 +178,18 @@ def verify(
         check.close()
 
 
+def rules_of(config: EngineConfig) -> Rules:
+    """What a recount has to know of the engines."""
+    return Rules(
+        hourly=config.width is Width.HOUR,
+        time_zone=config.time_zone,
+        location_time_zones=config.location_time_zones,
+        ring=config.panes.buckets,
+        lateness_ms=config.time.lateness_ms,
+        ahead_ms=config.time.ahead_ms + config.time.bound_ms,
+    )
+
+
 def _check_topics(kafka: KafkaSettings, timeout_s: float) -> None:
     wanted = dict.fromkeys((*ITEM_TOPICS, ALERT_TOPIC, TRIGGER_TOPIC), kafka.partitions)
     wanted |= dict.fromkeys((*SHARED_TOPICS, CANDIDATES_TOPIC, DEADLETTER_TOPIC), 1)
@@ -275,28 +287,18 @@ class _Verification:
         cut = forgotten or (engine.series.refused > 0 and bool(retired))
         letters = self._letters.of(found.shard, position)
         parked = Counter[bytes | None](parked_values(records))
-        recount = Recount(self._rules(), letters, parked, set(retired), all_cut=cut)
+        recount = Recount(rules_of(self._config), letters, parked, set(retired), all_cut=cut)
         place = (self._kafka.topic(ORDERS), found.shard)
         begins = self._offsets.beginnings([place], self._timeout_s)[place]
         stop = position.offsets.get(place[0], 0)
         for message in self._reread.read({place: (begins, stop)}):
-            recount.take(message.offset() or 0, message.value())
+            value = message.value()  # a dead letter has the beginning alone of what is too large for any event
+            recount.take(message.offset() or 0, None if value is None else value[:LARGEST_VALUE_BYTES])
         self._lost(found, recount)
         found.records = {"counted": recount.counted, "repeats": recount.repeats, "left out": recount.left_out}
         since_ms = self._since_ms(found, recount, begins)
         found.compared = PaneCheck(found.shard, engine, recount, since_ms).run()
         self._strangers(found, engine)
-
-    def _rules(self) -> Rules:
-        config = self._config
-        return Rules(
-            hourly=config.width is Width.HOUR,
-            time_zone=config.time_zone,
-            location_time_zones=config.location_time_zones,
-            ring=config.panes.buckets,
-            lateness_ms=config.time.lateness_ms,
-            ahead_ms=config.time.ahead_ms + config.time.bound_ms,
-        )
 
     def _retired(self, shard: int, position: Position) -> list[str]:
         """SKUs as often as the catalog says that they were retired."""
@@ -318,7 +320,7 @@ class _Verification:
 
     def _since_ms(self, found: ShardReport, recount: Recount, begins: int) -> int:
         """Instant before which something is missing that was counted once."""
-        rules, since_ms = self._rules(), -1
+        rules, since_ms = rules_of(self._config), -1
         if begins > 0:
             last_ms = recount.first_ms if recount.first_ms is not None else 1 << 45
             since_ms = last_ms + rules.lateness_ms + rules.ahead_ms
