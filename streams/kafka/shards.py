@@ -103,8 +103,8 @@ class Shards:
                 if isinstance(result, BaseException):
                     log.warning("task dropped", task=self.tasks[number].name, reason=str(result) or repr(result))
                     self._drop(number)
-                if isinstance(result, FencedError):
-                    self.failure = result  # we were away for so long that others took over: this process is to end
+                if isinstance(result, FencedError) or (self._closing and isinstance(result, BaseException)):
+                    self.failure = result  # others took over while we were away, or the last commit failed
 
     async def assign(self, places: Iterable[Place]) -> None:
         """Run the tasks of these partitions: go on with those that are still ours, recover the others.

@@ -228,9 +228,7 @@ def _follow_rebalances(app: Any, shards: Shards) -> None:
     async def revoked(*_: Any, **__: Any) -> None:
         await shards.suspend()
         if shards.failure is not None:
-            await asyncio.sleep(
-                5 * WATCH_S
-            )  # the process ends meanwhile; a group that it joined again would wait for it
+            await asyncio.sleep(5 * WATCH_S)  # the process ends meanwhile; a group joined again would wait for it
 
     @app.on_rebalance_complete.connect(weak=False)  # type: ignore[untyped-decorator]
     async def complete(*_: Any, **__: Any) -> None:
@@ -278,6 +276,8 @@ async def _end(app: Any, shards: Shards, executor: Executor, reason: BaseExcepti
         log.info("stopping")
         try:
             await asyncio.wait_for(shards.close(), STOP_TIMEOUT_S - LEAVE_S)
+            if shards.failure is not None:
+                raise shards.failure
         except (Exception, asyncio.CancelledError) as error:
             log.error("stopped without a last commit", reason=repr(error))
             _leave(1)
