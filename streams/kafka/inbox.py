@@ -21,6 +21,8 @@ from streams.kafka.source import I64, Chunk
 FIRST = -(1 << 62)
 """Time of records of topics that come before everything else."""
 
+FOREVER = 1 << 62
+
 
 @dataclass(slots=True)
 class Slice:
@@ -69,15 +71,18 @@ class Inbox:
         self._clock_ms = FIRST
         self._end = -1
 
-    def offer(self, chunk: Chunk) -> bool:
-        """Take a chunk in; False where one before it is missing. What was taken in before is left out."""
+    def offer(self, chunk: Chunk, now_ms: int = FOREVER) -> bool:
+        """Take a chunk in; False where one before it is missing. What was taken in before is left out.
+
+        A timestamp ahead of the machine's clock counts as `now_ms`: one wrong clock must not put a topic last for hours.
+        """
         if chunk.follows > self.next:
             return False
         start = int(np.searchsorted(chunk.offsets, self.next))
         if start == len(chunk):
             return True
         times = np.full(len(chunk) - start, FIRST) if self.first else chunk.times_ms[start:]
-        clock = np.maximum.accumulate(np.maximum(times, self._clock_ms))
+        clock = np.maximum.accumulate(np.maximum(np.minimum(times, now_ms), self._clock_ms))
         values, keys = (chunk.values, chunk.keys) if start == 0 else (chunk.values[start:], chunk.keys[start:])
         part = Slice(self.topic, self.partition, values, keys, chunk.offsets[start:], clock)
         self._waiting.append((part, chunk.size_bytes))

@@ -162,7 +162,7 @@ class Task:
         inbox = self.inboxes.get(chunk.place)
         if inbox is None:
             return True  # read for another shard that wanted earlier records
-        taken = inbox.offer(chunk)
+        taken = inbox.offer(chunk, self._now_ms())
         self._fed_s = time.monotonic()
         self.logic.changed.set()
         return taken
