@@ -126,3 +126,14 @@ def test_a_topic_that_comes_first_comes_before_older_records() -> None:
     for inbox in (calendar, orders):
         inbox.end(1)
     assert [s.topic for s in take_next([calendar, orders], 1)][0] == "calendar"
+
+
+def test_a_timestamp_ahead_of_the_machine_does_not_put_its_topic_behind_the_others() -> None:
+    inboxes = [Inbox(topic, 0, 0) for topic in TOPICS]
+    prices, orders, _ = inboxes
+    prices.offer(chunk("prices", 0, [10, 1_000_000]), 10)
+    prices.offer(chunk("prices", 2, [12]), 12)
+    orders.offer(chunk("orders", 0, [11, 13]), 13)
+    for inbox, count in zip(inboxes, (3, 2, 0), strict=True):
+        inbox.end(count)
+    assert taken(inboxes) == [(10, 0, 0), (10, 0, 1), (11, 1, 0), (12, 0, 2), (13, 1, 1)]
