@@ -74,7 +74,7 @@ class Inbox:
     def offer(self, chunk: Chunk, now_ms: int = FOREVER) -> bool:
         """Take a chunk in; False where one before it is missing. What was taken in before is left out.
 
-        A timestamp ahead of the machine's clock counts as `now_ms`: one wrong clock must not put a topic last for hours.
+        A timestamp ahead of the machine's clock counts as `now_ms`: a wrong clock must not put a topic last for hours.
         """
         if chunk.follows > self.next:
             return False

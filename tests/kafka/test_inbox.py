@@ -125,7 +125,7 @@ def test_a_topic_that_comes_first_comes_before_older_records() -> None:
     orders.offer(chunk("orders", 0, [1]))
     for inbox in (calendar, orders):
         inbox.end(1)
-    assert [s.topic for s in take_next([calendar, orders], 1)][0] == "calendar"
+    assert next(s.topic for s in take_next([calendar, orders], 1)) == "calendar"
 
 
 def test_a_timestamp_ahead_of_the_machine_does_not_put_its_topic_behind_the_others() -> None:
