@@ -270,14 +270,20 @@ class Engine:
                 self._finish(due.zone)
                 continue
             self._close(due.zone, due.at_ms)
+            if not self.refreshes:  # forecasts of a close stand for its instant: no refresh may stand for it later
+                self._refreshed_ms = max(self._refreshed_ms, self._grid_ms(due.at_ms))
             if self._answer_due(out):
                 return True
-        grid_ms = watermark_ms // self.config.refresh_ms * self.config.refresh_ms
+        grid_ms = self._grid_ms(watermark_ms)
         if grid_ms > self._refreshed_ms:
             self._refreshed_ms = grid_ms
             self.due.mark_changed(self.series.used)
             return self._answer_due(out)
         return False
+
+    def _grid_ms(self, time_ms: int) -> int:
+        """The newest instant of the refreshes' grid."""
+        return time_ms // self.config.refresh_ms * self.config.refresh_ms
 
     def _answer_due(self, out: Outputs) -> bool:
         """Forecast what is due, or tell that the shell has to."""

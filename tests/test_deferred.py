@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -10,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.baseline import SeasonalWindow
+from streams.calendar import Width
 from streams.decode import decode
 from streams.due import CHANGED, CLOSED, Due, Request
 from streams.engine import Engine, EngineConfig
-from streams.outputs import Output, Outputs
+from streams.outputs import DEMAND_TOPIC, Output, Outputs
 from tests.shop_events import DAY, START, Spec, records
 
 CONFIG = EngineConfig(max_series=64, base_currency="EUR", location_time_zones={"north": "America/New_York"})
@@ -81,6 +84,22 @@ def test_what_is_under_way_when_a_worker_dies_is_due_for_the_next_one(seed: int,
     other = Engine(CONFIG, deferred=True)
     other.restore({key: value for key, value in state.items() if value is not None})
     assert np.array_equal(other.due.waiting(other.series.used), waiting)
+
+
+@LAWS
+@given(seed=SEEDS, run=st.integers(1, 7))
+def test_no_forecast_has_the_instant_of_another_of_its_series_however_a_backlog_comes_and_goes(
+    seed: int, run: int
+) -> None:
+    made = records(Spec(seed, events=200, items=2, days=0.25, facts=0, late=0))
+    engine = Engine(replace(CONFIG, width=Width.HOUR), deferred=True)
+    outputs = []
+    for part, start in enumerate(range(0, len(made), run)):
+        engine.refreshes = part % 2 == 1
+        outputs += played(engine, made[start : start + run], [], partial(answered, engine))
+    ids = [name for name, _ in messages(outputs) if name.startswith(DEMAND_TOPIC)]
+    assert ids
+    assert len(ids) == len(set(ids))
 
 
 @LAWS
