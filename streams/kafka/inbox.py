@@ -10,6 +10,7 @@ prices. Kafka Streams merges the partitions of a task by timestamp for the same 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -172,6 +173,44 @@ def _cut(part: Slice, start: int, stop: int) -> Slice:
         part.offsets[start:stop],
         part.clock_ms[start:stop],
     )
+
+
+class Patience:
+    """How long records wait for those of another topic that cannot be fetched.
+
+    Time in which nobody looked counts for little: a worker that was busy for seconds has not been given anything
+    meanwhile, and must not go on without a topic for that. What is applied out of order may be late, and lost.
+
+    Parameters
+    ----------
+    most_s
+        How long.
+    look_s
+        What counts between two looks, at most.
+
+    Examples
+    --------
+    >>> patience = Patience(most_s=0.05, look_s=0.02)
+    >>> [patience.lasts(at_s) for at_s in (0.0, 60.0, 60.02, 60.03, 60.05)]
+    [True, True, True, True, False]
+    >>> patience.renew()
+    >>> patience.lasts(60.07)
+    True
+    """
+
+    def __init__(self, most_s: float, look_s: float) -> None:
+        self._most_s, self._look_s = most_s, look_s
+        self._waited_s, self._looked_s = 0.0, math.inf
+
+    def lasts(self, now_s: float) -> bool:
+        """Look; False once it has been long enough."""
+        self._waited_s += min(max(0.0, now_s - self._looked_s), self._look_s)
+        self._looked_s = now_s
+        return self._waited_s < self._most_s
+
+    def renew(self) -> None:
+        """Begin anew: what was waited for has come, or nothing is waited for."""
+        self._waited_s, self._looked_s = 0.0, math.inf
 
 
 def hungry(inboxes: Sequence[Inbox]) -> list[Inbox]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from streams.kafka.inbox import Inbox, Slice, hungry, take_next
+from streams.kafka.inbox import Inbox, Patience, Slice, hungry, take_next
 from streams.kafka.ledger import FencedError, Ledger, LedgerError, Placed, Position
 from streams.kafka.listener import NOBODY, Listener
 from streams.kafka.settings import WorkerSettings
@@ -30,7 +30,7 @@ IDLE_COMMITS_MS = 5_000
 """Time between commits of a task that only time has changed."""
 
 ALIGN_WAIT_S = 2.0
-"""How long records wait for those of another topic that could not be fetched."""
+"""How long records wait for those of another topic that could not be fetched; time at work does not count."""
 
 PATIENCE_S = 55.0
 """How long a commit is tried: below the time after which Kafka aborts the transaction by itself."""
@@ -111,7 +111,8 @@ class Task:
         self._committing: asyncio.Task[None] | None = None
         self._runner: asyncio.Task[None] | None = None
         self._suspending = False
-        self._committed_s = self._ticked_s = self._fed_s = 0.0
+        self._committed_s = self._ticked_s = 0.0
+        self._patience = Patience(ALIGN_WAIT_S, POLL_S)
         self._applied_since = False
 
     # -- recovery
@@ -162,14 +163,17 @@ class Task:
         inbox = self.inboxes.get(chunk.place)
         if inbox is None:
             return True  # read for another shard that wanted earlier records
+        if chunk.place in self.hungry:
+            self._patience.renew()
         taken = inbox.offer(chunk, self._now_ms())
-        self._fed_s = time.monotonic()
         self.logic.changed.set()
         return taken
 
     def end(self, place: Place, offset: int) -> None:
         """Note that a partition was read to its end."""
         if (inbox := self.inboxes.get(place)) is not None:
+            if place in self.hungry:
+                self._patience.renew()
             inbox.end(offset)
             self.logic.changed.set()
 
@@ -194,7 +198,7 @@ class Task:
     def start(self) -> None:
         """Begin, or begin again, to apply what is there."""
         self._suspending = self.logic.hurry = False
-        self._fed_s = time.monotonic()
+        self._patience.renew()
         self._runner = asyncio.create_task(self._run(), name=self.name)
 
     async def _run(self) -> None:
@@ -217,7 +221,7 @@ class Task:
         if len(self.logic.outputs) > MOST_OUTPUTS and self._committing is not None:
             await asyncio.wait([self._committing])
             return True
-        wait = time.monotonic() - self._fed_s < ALIGN_WAIT_S or self._worker.clock == "record"
+        wait = self._worker.clock == "record" or not self.hungry or self._patience.lasts(time.monotonic())
         slices = take_next(list(self.inboxes.values()), self._worker.chunk_rows, wait=wait)
         if slices:
             self.logic.live = self.logic.live and sum(map(len, slices)) < self._worker.chunk_rows
