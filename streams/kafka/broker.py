@@ -36,6 +36,7 @@ _LOGGING = (
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
     "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config=warn",  # else each start lists 400 settings
 )
+_PORT_S = 2.0
 _STARTED = "Kafka Server started"
 _PARTIAL = "server.properties.part"
 _HEADER = "# Written by shelftide at each start of this broker.\n"
@@ -166,7 +167,18 @@ class LocalBroker:
         if not self._folder.exists():
             return False
         with self._alone():
-            return self._process.stop(0.0 if kill else timeout_s)
+            ran = self._process.stop(0.0 if kill else timeout_s)
+            if ran:
+                self._await_port()
+            return ran
+
+    def _await_port(self) -> None:
+        """The system frees the port of a killed process a moment after its end; whoever starts it again wants it."""
+        until_s = time.monotonic() + _PORT_S
+        while time.monotonic() < until_s:
+            with suppress(BrokerError):
+                return claim_port(self._configured_port())
+            time.sleep(0.02)
 
     # ------------------------------------------------------------------------------------------------ the folder
     @property
@@ -240,6 +252,7 @@ class LocalBroker:
             said_before = self._process.start([*self._java(java, jars), "kafka.Kafka", str(self._config)])
             self._await_start(said_before, jars, timeout_s)
         except BaseException:  # an interrupt too: what has not started must not stay
+            self._process.settle()
             self._process.stop(0.0)
             raise
 

@@ -83,14 +83,15 @@ class DetachedProcess:
         )  # fmt: skip
         if done.returncode:
             raise BrokerError(f"{str(self.pid_file)!r} cannot be written ({done.stderr.strip()}); make room there")
-        self._await_program()
+        self.settle()
         return said_before
 
-    def _await_program(self) -> None:
-        """Wait until the shell's copy has become the program: before, nobody would take it for that."""
+    def settle(self) -> None:
+        """Wait until the shell's copy has become the program: before, nobody would take it for that, to stop it."""
         until_s = time.monotonic() + _BECOME_S
-        while self.pid() is None and _exists(int(self.pid_file.read_text())) and time.monotonic() < until_s:
-            time.sleep(_POLL_S)
+        with suppress(OSError, ValueError):  # no number was written
+            while self.pid() is None and _exists(int(self.pid_file.read_text())) and time.monotonic() < until_s:
+                time.sleep(_POLL_S)
 
     def said(self, since: int) -> str:
         """What it wrote to its log after `since` bytes."""
