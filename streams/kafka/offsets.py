@@ -10,12 +10,20 @@ import time
 from collections.abc import Iterable
 from typing import Any, cast
 
-from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec  # what the package exports is untyped
 
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.source import Place, SourceError
+
+ASK_AGAIN_S = 0.1
 
 
 class Offsets:
@@ -28,7 +36,9 @@ class Offsets:
     """
 
     def __init__(self, kafka: KafkaSettings) -> None:
-        self._admin = AdminClient({**kafka.librdkafka(), "log_level": 0, "reconnect.backoff.max.ms": 1000})
+        self._group = kafka.application_id
+        self._quiet = {**kafka.librdkafka(), "log_level": 0, "reconnect.backoff.max.ms": 1000}
+        self._admin = AdminClient(self._quiet)
 
     def ends(self, places: Iterable[Place], timeout_s: float) -> dict[Place, int]:
         """The offset behind the last record of each partition that a reader of committed records may see.
@@ -44,20 +54,62 @@ class Offsets:
         """The offset from which on each partition still has records; as `ends`."""
         return self._ask(places, cast(Any, OffsetSpec).earliest(), timeout_s)
 
-    def _ask(self, places: Iterable[Place], what: OffsetSpec, timeout_s: float) -> dict[Place, int]:
-        asked = {TopicPartition(topic, partition): what for topic, partition in places}
-        if not asked:
-            return {}
+    def committed(self, places: Iterable[Place], timeout_s: float) -> dict[Place, int]:
+        """The offsets that the application's group has committed: they serve lag tools, state has its own; as `ends`.
+
+        A consumer asks, which never joins: librdkafka's admin client dies of the answer that a broker gives while it
+        loads its groups (2.16, a null pointer in `rd_kafka_cgrp_op`).
+        """
+        asked = [TopicPartition(topic, partition) for topic, partition in places]
+        consumer = Consumer({**self._quiet, "group.id": self._group, "enable.auto.commit": False})
         until_s = time.monotonic() + timeout_s
         try:
+            while True:
+                try:
+                    told = consumer.committed(asked, timeout=max(0.01, until_s - time.monotonic()))
+                    return {(at.topic, at.partition): at.offset for at in told if at.offset >= 0}
+                except KafkaException as error:
+                    if (
+                        not error.args[0].retriable() and error.args[0].code() not in _LOADING
+                    ) or time.monotonic() > until_s:
+                        why = error.args[0].str()
+                        raise SourceError(f"the offsets of group {self._group!r} cannot be read: {why}") from error
+                    time.sleep(ASK_AGAIN_S)
+        finally:
+            consumer.close()
+
+    def _ask(self, places: Iterable[Place], what: OffsetSpec, timeout_s: float) -> dict[Place, int]:
+        asked = {TopicPartition(topic, partition): what for topic, partition in places}
+        until_s = time.monotonic() + timeout_s
+        found: dict[Place, int] = {}
+        while asked:
             told = self._admin.list_offsets(
-                asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=timeout_s
+                asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=max(0.1, timeout_s)
             )
-            return {
-                (at.topic, at.partition): future.result(max(0.01, until_s - time.monotonic())).offset
-                for at, future in told.items()
-            }
-        except KafkaException as error:
-            raise SourceError(f"offsets of partitions cannot be read: {error.args[0].str()}") from error
-        except TimeoutError as error:
-            raise SourceError(f"offsets of partitions cannot be read within {timeout_s:g} s") from error
+            for at, future in told.items():
+                try:
+                    found[at.topic, at.partition] = future.result(max(0.01, until_s - time.monotonic())).offset
+                except TimeoutError as error:
+                    raise SourceError(f"offsets of partitions cannot be read within {timeout_s:g} s") from error
+                except KafkaException as error:
+                    if error.args[0].code() not in _PASSING or time.monotonic() > until_s:
+                        why = error.args[0].str()
+                        raise SourceError(f"the offsets of {at.topic!r} cannot be read: {why}") from error
+            asked = {at: what for at in asked if (at.topic, at.partition) not in found}
+            if asked:
+                time.sleep(ASK_AGAIN_S)
+        return found
+
+
+_PASSING = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,  # made a moment ago
+    KafkaError._TRANSPORT,
+)
+
+_LOADING = (
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+)

@@ -24,7 +24,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import xxhash
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from streams.calendar import HOUR_MS, Width
@@ -228,7 +227,7 @@ class _Verification:
         found = ShardReport(number)
         topics = [CANDIDATES_TOPIC] if number < 0 else [*ITEM_TOPICS, *SHARED_TOPICS]
         places = {name: (self._kafka.topic(name), number if name in ITEM_TOPICS else 0) for name in topics}
-        group = self._group(list(places.values()))  # before the state: what is in neither yet is no fault
+        group = self._offsets.committed(places.values(), self._timeout_s)  # before the state, which may go on meanwhile
         name, partition = ("coordinator", self._kafka.partitions) if number < 0 else (f"shard-{number}", number)
         records, position = Ledger(self._kafka, name, partition).read(self._timeout_s)
         if position is None:
@@ -261,17 +260,6 @@ class _Verification:
                 found.faults.append(
                     f"{name}: the group has committed {at.group} of {topic}, and the state ends at {at.state}"
                 )
-
-    def _group(self, places: list[Place]) -> dict[Place, int]:
-        """The group's committed offsets."""
-        admin = AdminClient({**self._kafka.librdkafka(), "log_level": 0})
-        group = self._kafka.application_id
-        try:
-            asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
-            told = asked[group].result(self._timeout_s).topic_partitions or []
-        except KafkaException as error:
-            raise VerifyError(f"the offsets of group {group!r} cannot be read: {error.args[0].str()}") from error
-        return {(at.topic, at.partition): at.offset for at in told if (at.topic, at.partition) in places}
 
     # -- panes
 
