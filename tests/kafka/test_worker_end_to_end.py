@@ -21,8 +21,11 @@ from tests.kafka.weeks import OUTPUTS, Content, Week, make_week
 from tests.kafka.workers import Workers
 
 SHARDS = 3
-LOCKSTEP = {"clock": "record", "backlog_forecasts": "all", "forecast_wait_ms": 30_000, "chunk_rows": 500}
-"""Records alone move time, and wait for the forecasts that they make due: as in a replay."""
+LOCKSTEP = {
+    "clock": "record", "backlog_forecasts": "all", "forecast_wait_ms": 600_000, "forecast_timeout_s": 600,
+    "session_timeout_ms": 600_000,
+}  # fmt: skip
+"""Records alone move time, and wait for the forecasts that they make due: as in a replay. Nobody runs out of time."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +54,28 @@ def week() -> Week:
 def run(
     request: pytest.FixtureRequest, broker: LocalBroker, week: Week, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Run]:
-    """The week through a group of workers; all of it lies there first, for order between topics is that of arrival."""
+    """The week through a group of workers.
+
+    All of it lies there before they begin: what arrives on one topic before another is applied before it, and a week
+    that arrives within a second does not keep its order between topics. Two workers have shared the shards before, and
+    take up what was theirs: shards that move in between would not wait for forecasts.
+    """
     name, folder = f"t{secrets.token_hex(3)}", tmp_path_factory.mktemp("week")
     kafka = KafkaSettings(
         bootstrap_servers=broker.bootstrap, application_id=name, topic_prefix=f"{name}.", partitions=SHARDS
     )
     apply(kafka)
-    produce([week.write(folder / "week.jsonl")], kafka, poison=True)
     workers = Workers(kafka, folder, LOCKSTEP)
+    names = [f"worker-{n}" for n in range(request.param)]
     try:
-        for _ in range(request.param):
-            workers.start()
-        workers.wait_assigned(workers.started)
-        workers.wait_committed()
-        assert [worker.stop() for worker in workers.started] == [0] * request.param
+        if len(names) > 1:
+            workers.wait_assigned([workers.start(name) for name in names], 60)
+            workers.close()
+        produce([week.write(folder / "week.jsonl")], kafka, poison=True)
+        last = [workers.start(name) for name in names]
+        workers.wait_committed(60)
+        assert sorted(shard for worker in last for shard in worker.shards) == [-1, *range(SHARDS)]
+        assert [worker.stop() for worker in last] == [0] * len(names)
         yield Run(week, read_topics(kafka, OUTPUTS))
     finally:
         workers.close()

@@ -20,7 +20,7 @@ from shelftide.settings import Settings
 from streams.files import EventWriter
 from streams.outputs import ALERT_TOPIC, DEADLETTER_TOPIC, DEMAND_TOPIC, TRIGGER_TOPIC, Output
 from streams.partition import Partitioner
-from streams.replay import Replay, ReplayConfig
+from streams.replay import Replay, ReplayConfig, Written
 from streams.shop import Shop
 from tests.kafka.workers import SHOP
 
@@ -57,22 +57,22 @@ class Week:
         return file
 
 
-def make_week(shards: int, *, days: int = 7, items: int = 34, seed: int = 5) -> Week:
+def make_week(shards: int, *, days: int = 7, items: int = 32, seed: int = 5) -> Week:
     """A week of a shop with price faults, one of them of the whole feed, answers to its alerts and triggers, poison."""
     shop = Shop(items, seed, days=days)
     records = [record for day in range(days) for record in shop.day(day)]
     records = _with(records, [*_faults(records), *_poison(records)])
     records += _last_of_each_shard(records, shards)
-    first = replayed(records, shards)
+    first = replayed(records, shards, "last")
     records = _with(records, _answers(first))
     return Week(records, contents(replayed(records, shards)))
 
 
-def replayed(records: Sequence[bytes], shards: int) -> list[Output]:
+def replayed(records: Sequence[bytes], shards: int, forecasts: Written = "all") -> list[Output]:
     """Outputs of a replay in this process."""
     engine = Settings.model_validate({**SHOP, "max_series": int(SHOP["max_series"])}).engine()
     out: list[Output] = []
-    config = ReplayConfig(engine, clock_ms=time.time_ns() // 1_000_000, shards=shards, forecasts="all")
+    config = ReplayConfig(engine, clock_ms=time.time_ns() // 1_000_000, shards=shards, forecasts=forecasts)
     player = Replay(config, out.extend)
     for start in range(0, len(records), 10_000):
         player.feed(records[start : start + 10_000])
