@@ -69,12 +69,7 @@ class Offsets:
                     told = consumer.committed(asked, timeout=max(0.01, until_s - time.monotonic()))
                     return {(at.topic, at.partition): at.offset for at in told if at.offset >= 0}
                 except KafkaException as error:
-                    if (
-                        not error.args[0].retriable() and error.args[0].code() not in _LOADING
-                    ) or time.monotonic() > until_s:
-                        why = error.args[0].str()
-                        raise SourceError(f"the offsets of group {self._group!r} cannot be read: {why}") from error
-                    time.sleep(ASK_AGAIN_S)
+                    self._again(error, f"group {self._group!r}", until_s)
         finally:
             consumer.close()
 
@@ -92,24 +87,24 @@ class Offsets:
                 except TimeoutError as error:
                     raise SourceError(f"offsets of partitions cannot be read within {timeout_s:g} s") from error
                 except KafkaException as error:
-                    if error.args[0].code() not in _PASSING or time.monotonic() > until_s:
-                        why = error.args[0].str()
-                        raise SourceError(f"the offsets of {at.topic!r} cannot be read: {why}") from error
+                    self._again(error, repr(at.topic), until_s)
             asked = {at: what for at in asked if (at.topic, at.partition) not in found}
-            if asked:
-                time.sleep(ASK_AGAIN_S)
         return found
+
+    def _again(self, error: KafkaException, whose: str, until_s: float) -> None:
+        """Wait a little before the question is asked again, or give up."""
+        fault = error.args[0]
+        if (not fault.retriable() and fault.code() not in _PASSING) or time.monotonic() > until_s:
+            raise SourceError(f"the offsets of {whose} cannot be read: {fault.str()}") from error
+        time.sleep(ASK_AGAIN_S)
 
 
 _PASSING = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,  # made a moment ago
-    KafkaError._TRANSPORT,
-)
-
-_LOADING = (
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.NOT_COORDINATOR,
+    KafkaError._TRANSPORT,
 )
