@@ -13,11 +13,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from shelftide.settings import Settings
@@ -244,7 +245,7 @@ def ends(kafka: KafkaSettings, topics: Iterable[str], timeout_s: float = 20) -> 
             waiting = {place for place in places if not found[place]}
             tops = [TopicPartition(kafka.topic(name), part) for name, part in waiting]
             for top in tops:
-                low, high = consumer.get_watermark_offsets(top, timeout_s)
+                low, high = _marks(consumer, top, timeout_s)
                 top.offset = max(low, high - rows)
             consumer.assign(tops)
 
@@ -261,6 +262,19 @@ def ends(kafka: KafkaSettings, topics: Iterable[str], timeout_s: float = 20) -> 
     finally:
         consumer.close()
     return found
+
+
+def _marks(consumer: Consumer, place: TopicPartition, timeout_s: float) -> tuple[int, int]:
+    """First and next offset of a partition; one that was made a moment ago may not have its leader yet."""
+    found: list[tuple[int, int]] = []
+
+    def asked() -> bool:
+        with suppress(KafkaException):
+            found.append(consumer.get_watermark_offsets(place, timeout_s))
+        return bool(found)
+
+    wait_for(asked, f"the offsets of {place}", timeout_s)
+    return found[0]
 
 
 def wait_committed(kafka: KafkaSettings, timeout_s: float = 30, workers: Iterable[Worker] = ()) -> None:
