@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import orjson
 
+from streams.events import Acknowledge, Snooze
 from streams.kafka.coordination import SILENT_MS, Coordination
 from streams.kafka.inbox import Slice
 from streams.kafka.shard import Found, Mark
@@ -91,3 +92,33 @@ def test_what_is_no_finding_is_counted_and_disturbs_nobody() -> None:
     coordination = Coordination(Clock(), 1, by_record=True)
     read(coordination, b"{", b"", b"\xff", found(0, NOW), Mark(0, NOW + 60_000, live=False))
     assert (coordination.refused, fired(coordination)) == (3, ["TEA"])
+
+
+def told(command: Acknowledge | Snooze, at_ms: int) -> Found:
+    """A command that the first shard hands on."""
+    return Found(0, at_ms, command=command)
+
+
+def statuses(coordination: Coordination) -> list[tuple[str, str]]:
+    """Fingerprint and status of revisions that were published since the last call."""
+    alerts = [orjson.loads(placed.output.value or b"") for placed in coordination.take_outputs()]
+    return [(alert["fingerprint"], alert["status"]) for alert in alerts]
+
+
+def test_a_command_finds_published_what_was_due_before_it_however_much_is_judged_at_once() -> None:
+    coordination = Coordination(Clock(), 1, by_record=True)
+    read(coordination, found(0, NOW), Mark(0, NOW + 60_000, live=False))
+    [(name, _)] = statuses(coordination)
+    again = Coordination(Clock(), 1, by_record=True)
+    seen = told(Acknowledge(event_id="a", event_time=NOW, fingerprint=name), NOW + 30_000)
+    quiet = told(Snooze(event_id="s", event_time=NOW, fingerprint=name, until=NOW + 90_000), NOW + 40_000)
+    read(again, found(0, NOW), seen, quiet, Mark(0, NOW + 120_000, live=False))
+    assert statuses(again) == [(name, "firing"), (name, "acknowledged"), (name, "snoozed"), (name, "updated")]
+    assert again.refused == 0
+
+
+def test_of_the_time_that_shards_have_reached_more_may_follow() -> None:
+    coordination = Coordination(Clock(), 2, by_record=True)
+    read(coordination, found(1, NOW, "SECOND"), *(Mark(shard, NOW, live=False) for shard in range(2)))
+    read(coordination, found(0, NOW, "FIRST"), *(Mark(shard, NOW + 60_000, live=False) for shard in range(2)))
+    assert fired(coordination) == ["FIRST", "SECOND"]

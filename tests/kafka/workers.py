@@ -2,7 +2,7 @@
 
 In: settings of Kafka, a folder. Out: `Workers`, which ends what it started; committed positions and ends of topics.
 Must not know: what a worker decides. Rule: a wait has a deadline, and what it waits for is seen from outside: the log,
-the state topic, the group.
+the state topic.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from shelftide.settings import Settings
 from streams.engine import Engine
@@ -303,11 +302,3 @@ def engine_of(kafka: KafkaSettings, shard: int, timeout_s: float = 20) -> Engine
     engine = Engine(Settings.model_validate({**SHOP, "max_series": int(SHOP["max_series"])}).engine(), shard=shard)
     engine.restore(records)
     return engine
-
-
-def group_offsets(kafka: KafkaSettings, timeout_s: float = 20) -> dict[Place, int]:
-    """The group's committed offsets, which lag tools look at."""
-    admin = AdminClient({**kafka.librdkafka(), "log_level": 0})
-    asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(kafka.application_id)])
-    found = asked[kafka.application_id].result(timeout_s).topic_partitions
-    return {((at.topic or "").removeprefix(kafka.topic_prefix), at.partition): at.offset for at in found}
