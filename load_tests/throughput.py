@@ -16,14 +16,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,8 +30,7 @@ from load_tests.kafka.peers import PEERS, PeerError
 from load_tests.kafka.peers import command as peer_command
 from load_tests.kafka.processes import listener
 from load_tests.kafka.runs import Run, run_command
-from streams.kafka.broker import LocalBroker
-from streams.kafka.broker_properties import free_port
+from load_tests.kafka.stage import broker, machine
 from streams.kafka.settings import KafkaSettings
 
 ROOT = Path(__file__).parents[1]
@@ -138,32 +132,6 @@ def sit(sitting: Sitting, names: list[str], repeats: int, *, quiet: bool) -> dic
     }
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return {
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "commit": commit.stdout.strip() or None,
-        "load": os.getloadavg()[0],
-    }
-
-
-@contextmanager
-def broker(bootstrap: str | None, home: Path) -> Iterator[str]:
-    """Where Kafka is: the one named, or one of our own for as long as this lasts."""
-    if bootstrap is not None:
-        yield bootstrap
-        return
-    local = LocalBroker(home / "broker", free_port(), heap="1g", java_options=())  # Java's own defaults, as in earnest
-    local.up()
-    try:
-        yield local.bootstrap
-    finally:
-        local.down()
-
-
 def main() -> None:
     """Run the engines asked for and print what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -182,7 +150,7 @@ def main() -> None:
         parser.error(f"no engine is called {unknown[0]}; there are {', '.join(dict.fromkeys([*DEFAULT, *PEERS]))}")
     with tempfile.TemporaryDirectory(prefix="shelftide-throughput-") as scratch:
         home = args.home or Path(scratch)
-        with broker(args.bootstrap, Path(scratch)) as bootstrap:
+        with broker(args.bootstrap, Path(scratch)) as (bootstrap, _):
             made = orders(args.records, args.days)
             prefix = f"t{time.time_ns() // 1_000_000:x}."
             sitting = Sitting(bootstrap, prefix, args.partitions, home, made, args.profile)

@@ -29,6 +29,8 @@ SMALL = {
     "replenishment": ["--series", "200"],
     "simulate": ["--items", "20", "--days", "3", "--json"],
 }
+ON_A_STAGE = ("latency", "close", "restart", "soak", "scaling")
+"""Those of a running worker, which `tests/kafka/test_load.py` runs."""
 
 
 def output(name: str, *arguments: str) -> str:
@@ -132,6 +134,7 @@ def test_the_clock_of_our_worker_ends_with_its_last_commit() -> None:
 def test_every_benchmark_is_run() -> None:
     assert {path.stem for path in (ROOT / "load_tests").glob("*.py")} - {"__init__"} == {
         *SMALL,
+        *ON_A_STAGE,
         "price_alerts",
         "throughput",
     }

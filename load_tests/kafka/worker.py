@@ -7,6 +7,7 @@ what a reader of the state topic sees, and what it takes is the kernel's.
 
 from __future__ import annotations
 
+import http
 import http.client
 import os
 import signal
@@ -66,14 +67,28 @@ class Worker:
 
     def metrics(self) -> str:
         """What it says of itself; nothing before it serves."""
+        return self._ask("/metrics")[1]
+
+    def ready(self) -> bool:
+        """Whether it says that all its shards are recovered."""
+        return self._ask("/ready")[0] == http.HTTPStatus.OK
+
+    def _ask(self, path: str) -> tuple[int, str]:
         connection = http.client.HTTPConnection(HOST, self.port, timeout=5)
         try:
-            connection.request("GET", "/metrics")
-            return connection.getresponse().read().decode()
-        except OSError:
-            return ""
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        except (OSError, http.client.HTTPException):  # it does not serve yet, or no longer
+            return 0, ""
         finally:
             connection.close()
+
+    def kill(self) -> None:
+        """End it without a word, where it still runs."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
 
     def processed(self) -> int:
         """Records that it has processed, whatever became of them."""
@@ -118,6 +133,17 @@ class Worker:
     def threads_cpu_s(self) -> dict[str, float]:
         """CPU seconds of its busiest threads, so far."""
         return dict(list(threads_cpu_s(self.process.pid).items())[:8])
+
+    def check(self) -> None:
+        """See that it runs.
+
+        Raises
+        ------
+        WorkerError
+            If it has ended.
+        """
+        if (code := self.process.poll()) is not None:
+            raise WorkerError(f"the worker ended with {code}; its last words: {self.last_words()}")
 
     def _check(self, until: float, samples: list[Sample]) -> None:
         last = f"{samples[-1].committed:,} records committed" if samples else "nothing processed"
