@@ -20,6 +20,7 @@ from shelftide import (
     commands_broker,
     commands_data,
     commands_demo,
+    commands_doctor,
     commands_models,
     commands_produce,
     commands_replay,
@@ -47,6 +48,7 @@ app.command("backtest")(commands_models.backtest)
 app.command("produce")(commands_produce.produce)
 app.command("subscribe")(commands_subscribe.subscribe)
 app.command("worker")(commands_worker.worker)
+app.command("doctor")(commands_doctor.doctor)
 app.command("settings")(commands_settings.settings)
 app.add_typer(commands_topics.app, name="topics")
 app.add_typer(commands_broker.app, name="broker")
@@ -110,12 +112,13 @@ def _user_errors() -> tuple[type[Exception], ...]:
     from streams.kafka.produce import ProduceError
     from streams.kafka.reader import SubscribeError
     from streams.kafka.topics import TopicsError
+    from streams.kafka.verify import VerifyError
     from streams.partition import PartitionerError
     from streams.policy import ReplenishmentError
     from streams.shop import ShopError
 
     known = (ForecastError, TaskError, SettingsError, ZoneError, ConvertError, FileError, PartitionerError)
-    kafka = (BrokerError, ProduceError, SubscribeError, TopicsError, UnreachableError, WorkerError)
+    kafka = (BrokerError, ProduceError, SubscribeError, TopicsError, UnreachableError, VerifyError, WorkerError)
     return (*known, *kafka, ReplenishmentError, ShopError, OSError)
 
 

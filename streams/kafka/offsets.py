@@ -18,7 +18,10 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._listoffsets import OffsetSpec  # what the package exports is untyped
+from confluent_kafka.admin._listoffsets import (
+    ListOffsetsResultInfo,
+    OffsetSpec,
+)  # the package does not export their types
 
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.source import Place, SourceError
@@ -54,6 +57,11 @@ class Offsets:
         """The offset from which on each partition still has records; as `ends`."""
         return self._ask(places, cast(Any, OffsetSpec).earliest(), timeout_s)
 
+    def newest_ms(self, places: Iterable[Place], timeout_s: float) -> dict[Place, int]:
+        """The greatest timestamp in each partition that has records, epoch ms; as `ends`."""
+        told = self._told(places, cast(Any, OffsetSpec).max_timestamp(), timeout_s)
+        return {place: one.timestamp for place, one in told.items() if one.offset >= 0}
+
     def committed(self, places: Iterable[Place], timeout_s: float) -> dict[Place, int]:
         """The offsets that the application's group has committed: they serve lag tools, state has its own; as `ends`.
 
@@ -74,16 +82,19 @@ class Offsets:
             consumer.close()
 
     def _ask(self, places: Iterable[Place], what: OffsetSpec, timeout_s: float) -> dict[Place, int]:
+        return {place: one.offset for place, one in self._told(places, what, timeout_s).items()}
+
+    def _told(self, places: Iterable[Place], what: OffsetSpec, timeout_s: float) -> dict[Place, ListOffsetsResultInfo]:
         asked = {TopicPartition(topic, partition): what for topic, partition in places}
         until_s = time.monotonic() + timeout_s
-        found: dict[Place, int] = {}
+        found: dict[Place, ListOffsetsResultInfo] = {}
         while asked:
             told = self._admin.list_offsets(
                 asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=max(0.1, timeout_s)
             )
             for at, future in told.items():
                 try:
-                    found[at.topic, at.partition] = future.result(max(0.01, until_s - time.monotonic())).offset
+                    found[at.topic, at.partition] = future.result(max(0.01, until_s - time.monotonic()))
                 except TimeoutError as error:
                     raise SourceError(f"offsets of partitions cannot be read within {timeout_s:g} s") from error
                 except KafkaException as error:
