@@ -96,11 +96,15 @@ class ChunkConsumer(driver.Consumer):
         if epoch != shards.epoch:
             return  # what was fetched belongs to an assignment that is over
         for chunk in fetch.chunks:
-            if not self.flow_active or self.should_stop or epoch != shards.epoch:
+            if self._over(epoch):
                 return
             shards.expect(chunk.place, chunk.next)
             yield TP(*chunk.place), self._message(chunk)
         shards.deliver(Fetch([], fetch.ends, fetch.lost))
+
+    def _over(self, epoch: int) -> bool:
+        """Whether what was fetched under an assignment may no longer be delivered."""
+        return epoch != self._shards.epoch or not self.flow_active or self.should_stop
 
     async def _follow(self) -> None:
         """Point the source at the shards' offsets, anew for every assignment, and for every chunk that was lost."""
