@@ -317,8 +317,8 @@ class WorkerSettings(Table):
     )
     backlog_forecasts: Literal["all", "share"] = Field(
         default="share",
-        description="While a backlog is worked off: `all` forecasts that a live worker would have made, or as many as a "
-        "tenth of the time allows.",
+        description="While a backlog is worked off: `all` forecasts that a live worker would have made, or as many as "
+        "a tenth of the time allows.",
     )
     metrics_host: str = Field(default=LOOPBACK, min_length=1, description="Address that metrics are served on.")
     metrics_port: int | None = Field(
