@@ -18,6 +18,9 @@ from streams.panes import MONEY, UNIT
 SHELL = OFFSETS_KEY.partition("/")[0] + "/"
 """Head of the keys that are the shell's, not the engine's."""
 
+PASSING = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE)
+"""The broker is away for a while."""
+
 
 class StateTopic:
     """The state of all shards as committed so far, followed from the first record on.
@@ -38,7 +41,7 @@ class StateTopic:
         self._consumer = Consumer(
             {"bootstrap.servers": bootstrap, "group.id": "nobody", "isolation.level": "read_committed",
              "enable.partition.eof": True, "enable.auto.commit": False, "fetch.wait.max.ms": 20,
-             "fetch.message.max.bytes": 16 << 20, "receive.message.max.bytes": (64 << 20) + 4096}
+             "log_level": 0, "fetch.message.max.bytes": 16 << 20, "receive.message.max.bytes": (64 << 20) + 4096}
         )  # fmt: skip
         self._consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(partitions)])
 
@@ -51,7 +54,7 @@ class StateTopic:
                 self._take(self.shards[number], message.key(), message.value())
             elif error.code() == KafkaError._PARTITION_EOF:
                 self._ended.add(number)
-            else:
+            elif error.code() not in PASSING:
                 raise SystemExit(f"{self._topic!r} cannot be read: {error}")
 
     def read(self) -> None:

@@ -1,0 +1,59 @@
+"""Workers killed, frozen and replaced under load, a broker that goes away: nothing is lost, nothing counted twice.
+
+Each test ends with `Arena.finish`: committed state against the raw records, outputs against what readers rely on, and
+the broker's own files. `python -m load_tests.chaos` does the same for longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from load_tests.kafka.arena import Arena, Setting
+from load_tests.kafka.hardships import Crew, broker_away, disk_full, in_rebalance, in_recovery, kills, scale, zombie
+from load_tests.kafka.shop_load import SLOW_STEP_MS
+from streams.kafka.broker import LocalBroker
+from streams.kafka.settings import KafkaSettings
+
+RATE = 1_000
+DISK_BYTES = 16 << 20
+
+
+def test_workers_come_go_and_are_killed(broker: LocalBroker, kafka: KafkaSettings, tmp_path: Path) -> None:
+    with Arena(kafka, tmp_path, Setting(seed=1, rate=RATE)) as arena:
+        crew = Crew(arena, "w0")
+        scale(crew)  # 1, 3, 2
+        in_recovery(crew)
+        in_rebalance(crew)
+        kills(crew, 1, check_every=1)
+        figures = arena.finish(broker.folder / "data")
+    assert arena.broken == []
+    assert arena.deaths.total() == 4
+    assert figures["replenishment.trigger.v1"] > 0
+    assert figures["alerts.price.v1"] > 0
+    assert figures["forecast.demand.v1"] > 0
+
+
+def test_a_worker_that_was_frozen_is_shut_out_and_ends(
+    broker: LocalBroker, kafka: KafkaSettings, tmp_path: Path
+) -> None:
+    with Arena(kafka, tmp_path, Setting(seed=2, clock="wall", rate=RATE, step_ms=SLOW_STEP_MS)) as arena:
+        found = zombie(Crew(arena, "w0", "w1"))
+        arena.finish(broker.folder / "data")
+    assert arena.broken == []
+    assert found["others ended"] == 0
+
+
+def test_a_broker_that_is_killed_goes_away_and_runs_out_of_disk(
+    own_broker: Callable[..., LocalBroker], tmp_path: Path
+) -> None:
+    broker = own_broker(launcher=("prlimit", f"--fsize={DISK_BYTES}"))
+    broker.up()
+    kafka = KafkaSettings(bootstrap_servers=broker.bootstrap, application_id="a", topic_prefix="a.", partitions=2)
+    with Arena(kafka, tmp_path / "workers", Setting(seed=3, rate=RATE, step_ms=SLOW_STEP_MS)) as arena:
+        crew = Crew(arena, "w0", "w1")
+        broker_away(crew, broker)
+        broker_away(crew, broker, 3.0)
+        disk_full(crew, broker)
+        arena.finish(broker.folder / "data")
+    assert arena.broken == []
