@@ -21,7 +21,7 @@ from tests.shop_events import DAY, HOUR, START, Spec, records
 
 ENGINE = EngineConfig(max_series=64, location_time_zones={"north": "America/New_York"})
 FLOWS = (b'"order_placed"', b'"order_cancelled"', b'"order_returned"')
-LAWS = settings(max_examples=12, deadline=None)
+LAWS, FEW_LAWS = (settings(max_examples=count, deadline=None) for count in (12, 5))
 
 
 def check(made: list[bytes], config: EngineConfig = ENGINE, more: bytes | None = None) -> Compared:
@@ -60,7 +60,7 @@ def test_the_panes_of_random_shops_hold_what_a_recount_says(
     assert found.buckets > 0
 
 
-@LAWS
+@FEW_LAWS
 @given(seed=st.integers(0, 10_000), most=st.sampled_from([3, 64]))
 def test_neither_do_hours_nor_refused_series_matter(seed: int, most: int) -> None:
     config = replace(ENGINE, width=Width.HOUR, max_series=most)
