@@ -221,7 +221,7 @@ def text(found: dict[str, Any], reached: list[Goal]) -> str:
     ])  # fmt: skip
 
 
-SMALL = {"items": 400, "rate": 300, "past_days": 1, "warm_s": 2.0, "after_s": 1.0, "timeout_s": 60.0}
+SMALL = {"items": 400, "rate": 300, "past_days": 1, "warm_s": 1.5, "after_s": 0.5, "timeout_s": 60.0}
 
 
 def main() -> None:

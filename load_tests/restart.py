@@ -157,13 +157,14 @@ def run(args: argparse.Namespace, stage: Stage) -> dict[str, Any]:
     disk = stage.state_bytes_on_disk()
     worker.kill()
     worker, took = again(stage, time.monotonic(), behind, args.timeout_s)
-    foreign, sent = share.foreign(), feed.stop()
+    foreign, sent, rss_mib = share.foreign(), feed.stop(), rss_bytes(worker.process.pid) / 2**20
     code, stop_s = worker.stop()
     positions.close()
     return {
         "settings": {"items": args.items, "rate": args.rate, "minutes": args.minutes, "past_days": args.past_days},
         "past": {"records": past, "processed_s": round(past_s, 1)},
         "restart": {name: round(v, 2) if isinstance(v, float) else v for name, v in took.items()},
+        "rss_mib": round(rss_mib),
         "state_disk_bytes": disk,
         "parts": parts(stage, args.items),
         "behind_s": percentiles([note["behind_s"] for note in notes], digits=2),
@@ -197,7 +198,7 @@ def text(found: dict[str, Any], reached: list[Goal]) -> str:
     ])  # fmt: skip
 
 
-SMALL = {"items": 400, "rate": 300, "past_days": 1, "minutes": 0.05, "timeout_s": 60.0}
+SMALL = {"items": 400, "rate": 300, "past_days": 1, "minutes": 0.04, "timeout_s": 60.0}
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import doctest
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,47 +33,68 @@ NOON_MS = 19_000 * 86_400_000 + 43_200_000
 KAFKA = KafkaSettings()
 
 
-def output(name: str, broker: LocalBroker) -> dict[str, Any]:
-    command = [sys.executable, "-m", f"load_tests.{name}", "--small", "--json", "--bootstrap", broker.bootstrap]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+Output = Callable[[str], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def output(broker: LocalBroker) -> Iterator[Output]:
+    """What each benchmark says; all of them run at once, for each waits more than it works."""
+    runs = {
+        name: subprocess.Popen(
+            [sys.executable, "-m", f"load_tests.{name}", "--small", "--json", "--bootstrap", broker.bootstrap],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        )
+        for name in ("latency", "close", "restart", "soak", "scaling")
+    }  # fmt: skip
+    told: dict[str, dict[str, Any]] = {}
+
+    def wait(name: str) -> dict[str, Any]:
+        if name not in told:
+            out, err = runs[name].communicate(timeout=180)
+            assert runs[name].returncode == 0, err
+            told[name] = json.loads(out)
+        return told[name]
+
+    yield wait
+    for run in runs.values():
+        if run.poll() is None:
+            run.terminate()
+            run.communicate()
 
 
 # -- each runs small
 
 
-def test_latency_runs_small_and_every_output_comes(broker: LocalBroker) -> None:
-    found = output("latency", broker)
+def test_latency_runs_small_and_every_output_comes(output: Output) -> None:
+    found = output("latency")
     assert found["missing"] == {"forecasts": 0, "alerts": 0}
     assert (found["forecast_ms"]["n"], found["alert_ms"]["n"]) == (2 * latency.SMALL["items"], latency.SMALL["faults"])
     assert found["exit"] == 0
 
 
-def test_close_runs_small_and_every_series_has_a_forecast_of_the_new_day(broker: LocalBroker) -> None:
-    found = output("close", broker)
+def test_close_runs_small_and_every_series_has_a_forecast_of_the_new_day(output: Output) -> None:
+    found = output("close")
     assert found["published"] == close.SMALL["items"]
     assert found["seconds"]["1.0"] > 0
     assert found["order"]["open_triggers"] > 0
 
 
-def test_restart_runs_small_and_the_worker_catches_up(broker: LocalBroker) -> None:
-    found = output("restart", broker)
+def test_restart_runs_small_and_the_worker_catches_up(output: Output) -> None:
+    found = output("restart")
     assert found["restart"]["caught_up_s"] >= found["restart"]["ready_s"] > 0
     assert set(found["restart"]["recovery_s"]) == {"coordinator", *(f"shard-{number}" for number in range(4))}
     assert found["parts"]["live_bytes"] > 0
 
 
-def test_soak_runs_small_and_knows_memory_and_commits(broker: LocalBroker) -> None:
-    found = output("soak", broker)
+def test_soak_runs_small_and_knows_memory_and_commits(output: Output) -> None:
+    found = output("soak")
     assert found["memory"]["rss_mib"]["n"] > 4
     assert found["commits"]["state_bytes_per_s"] > 0
     assert found["flow"]["processed_per_s"] > 0
 
 
-def test_scaling_runs_small_and_both_workers_have_a_share(broker: LocalBroker) -> None:
-    found = output("scaling", broker)
+def test_scaling_runs_small_and_both_workers_have_a_share(output: Output) -> None:
+    found = output("scaling")
     assert [len(run["parts"]) for run in found["runs"]] == [1, 2]
     assert all(part > 0 for run in found["runs"] for part in run["parts"])
 
