@@ -172,7 +172,7 @@ class Arena:
 
     def check(self) -> None:
         """Hold the state that is committed now against the raw records that it says it contains."""
-        self._state.read()
+        self._state.settle()
         for shard in range(self.kafka.partitions):
             position = self._position(shard)
             if position is None:

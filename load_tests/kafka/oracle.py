@@ -80,40 +80,28 @@ class _Part:
 _WHAT = ("accepted", "duplicate", "late", "lost")
 
 
-class RawTopics:
-    """Follows the input topics.
+class RawRecords:
+    """Records of the input topics, and what they come to.
 
     Parameters
     ----------
-    kafka
-        Where, and which.
+    partitions
+        Of the item topics.
     bucket_ms
         Width of a bucket; the shop's days end at midnight UTC.
     """
 
-    def __init__(self, kafka: KafkaSettings, bucket_ms: int) -> None:
+    def __init__(self, partitions: int, bucket_ms: int) -> None:
         self.records = 0
-        self._kafka, self._bucket_ms = kafka, bucket_ms
-        self._parts: dict[Place, _Part] = {(t, p): _Part() for t in TOPICS for p in range(kafka.partitions)}
+        self._bucket_ms = bucket_ms
+        self._parts: dict[Place, _Part] = {(t, p): _Part() for t in TOPICS for p in range(partitions)}
         self._series: dict[tuple[str, str], int] = {}
         self._seen = bytearray()
-        self._consumer = Consumer({
-            **kafka.librdkafka(), "group.id": "nobody", "enable.auto.commit": False, "fetch.wait.max.ms": 20,
-            "log_level": 0, "reconnect.backoff.max.ms": 500,
-        })  # fmt: skip
-        places = [TopicPartition(kafka.topic(topic), part, OFFSET_BEGINNING) for topic, part in self._parts]
-        self._consumer.assign(places)
 
-    def poll(self, timeout_s: float = 0.0) -> int:
-        """Take in what has come; how many records comes back."""
-        messages = [one for one in self._consumer.consume(5_000, timeout_s) if one.error() is None]
-        for message in messages:
-            place = ((message.topic() or "").removeprefix(self._kafka.topic_prefix), message.partition() or 0)
-            self._take(self._parts[place], message.offset() or 0, message.value() or b"")
-        self.records += len(messages)
-        return len(messages)
-
-    def _take(self, part: _Part, offset: int, value: bytes) -> None:
+    def take(self, place: Place, offset: int, value: bytes) -> None:
+        """Take in one record of a topic, named without the prefix, and partition."""
+        self.records += 1
+        part = self._parts[place]
         try:
             event = _EVENT.decode(value)
         except msgspec.MsgspecError:
@@ -190,10 +178,39 @@ class RawTopics:
             for row in np.flatnonzero(_column(part.what) >= 2).tolist()
         }
 
+
+class RawTopics(RawRecords):
+    """Follows the input topics.
+
+    Parameters
+    ----------
+    kafka
+        Where, and which.
+    bucket_ms
+        As of `RawRecords`.
+    """
+
+    def __init__(self, kafka: KafkaSettings, bucket_ms: int) -> None:
+        super().__init__(kafka.partitions, bucket_ms)
+        self._prefix = kafka.topic_prefix
+        self._consumer = Consumer({
+            **kafka.librdkafka(), "group.id": "nobody", "enable.auto.commit": False, "fetch.wait.max.ms": 20,
+            "log_level": 0, "reconnect.backoff.max.ms": 500,
+        })  # fmt: skip
+        self._places = [TopicPartition(kafka.topic(topic), part, OFFSET_BEGINNING) for topic, part in self._parts]
+        self._consumer.assign(self._places)
+
+    def poll(self, timeout_s: float = 0.0) -> int:
+        """Take in what has come; how many records comes back."""
+        messages = [one for one in self._consumer.consume(5_000, timeout_s) if one.error() is None]
+        for message in messages:
+            place = ((message.topic() or "").removeprefix(self._prefix), message.partition() or 0)
+            self.take(place, message.offset() or 0, message.value() or b"")
+        return len(messages)
+
     def written(self) -> int:
         """How many records lie on the topics now."""
-        places = [TopicPartition(self._kafka.topic(topic), part) for topic, part in self._parts]
-        return sum(self._consumer.get_watermark_offsets(place, timeout=20)[1] for place in places)
+        return sum(self._consumer.get_watermark_offsets(place, timeout=20)[1] for place in self._places)
 
     def close(self) -> None:
         """Let go of the broker."""

@@ -55,7 +55,12 @@ def published(kafka: KafkaSettings, lost: Lost, timeout_s: float = 60) -> Publis
         Origins of the records that must be dead letters, each ``late`` or ``lost``.
     """
     found = read_topics(kafka, OUTPUTS, timeout_s=timeout_s)
-    broken = [
+    return Published(broken_promises(kafka, found, lost), {topic: len(records) for topic, records in found.items()})
+
+
+def broken_promises(kafka: KafkaSettings, found: Mapping[str, Sequence[Found]], lost: Lost) -> list[str]:
+    """What is wrong with the committed records of `OUTPUTS`, in sentences."""
+    return [
         *_once(ALERT_TOPIC, found[ALERT_TOPIC]),
         *_once(TRIGGER_TOPIC, found[TRIGGER_TOPIC]),
         *_once(DEMAND_TOPIC, found[DEMAND_TOPIC]),
@@ -63,7 +68,6 @@ def published(kafka: KafkaSettings, lost: Lost, timeout_s: float = 60) -> Publis
         *_never_back(found[CANDIDATES_TOPIC]),
         *_letters(kafka, found[DEADLETTER_TOPIC], lost),
     ]
-    return Published(broken, {topic: len(records) for topic, records in found.items()})
 
 
 def _once(topic: str, records: Sequence[Found]) -> list[str]:

@@ -57,6 +57,11 @@ class StateTopic:
             elif error.code() not in PASSING:
                 raise SystemExit(f"{self._topic!r} cannot be read: {error}")
 
+    def settle(self) -> None:
+        """Take in more until no transaction is known in part: each shard was read to an end."""
+        while len(self._ended) < len(self.shards):
+            self.poll(0.02)
+
     def read(self) -> None:
         """Take in everything up to the end of the topic."""
         self._ended.clear()

@@ -52,8 +52,7 @@ def test_a_broker_that_is_killed_goes_away_and_runs_out_of_disk(
     kafka = KafkaSettings(bootstrap_servers=broker.bootstrap, application_id="a", topic_prefix="a.", partitions=2)
     with Arena(kafka, tmp_path / "workers", Setting(seed=3, rate=RATE, step_ms=SLOW_STEP_MS)) as arena:
         crew = Crew(arena, "w0", "w1")
-        broker_away(crew, broker)
-        broker_away(crew, broker, 3.0)
+        broker_away(crew, broker, 2.0)
         disk_full(crew, broker)
         arena.finish(broker.folder / "data")
     assert arena.broken == []
