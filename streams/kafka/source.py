@@ -162,7 +162,16 @@ class Source:
                 if (error := message.error()) is not None:
                     self._note(message, error, ends, lost)
             messages = [message for message in messages if message.error() is None]
-        return Fetch(self._chunks(messages), ends, lost)
+        chunks = self._chunks(messages)
+        ends |= {chunk.place: chunk.next for chunk in chunks if self._known_end(chunk.place) == chunk.next}
+        return Fetch(chunks, ends, lost)
+
+    def _known_end(self, place: Place) -> int:
+        """Where a partition ended when the broker was asked last, as the client remembers it.
+
+        The client itself tells of an end only after it asked for more in vain, which under load it hardly ever does.
+        """
+        return int(self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)[1])
 
     def _note(
         self, message: Any, error: KafkaError, ends: dict[Place, int], lost: dict[Place, tuple[int, int]]
