@@ -109,11 +109,11 @@ class Worker:
         """Send a signal: SIGKILL, SIGSTOP, SIGCONT, SIGTERM."""
         self.process.send_signal(number)
 
-    def ended(self, timeout_s: float = 15) -> int:
+    def ended(self, timeout_s: float = 60) -> int:
         """Wait for its end; the exit code, negative for a signal."""
         return self.process.wait(timeout_s)
 
-    def stop(self, timeout_s: float = 15) -> int:
+    def stop(self, timeout_s: float = 60) -> int:
         """Ask it to stop, and wait for its end."""
         self.signal(signal.SIGTERM)
         return self.ended(timeout_s)
