@@ -135,6 +135,7 @@ def test_every_benchmark_is_run() -> None:
     assert {path.stem for path in (ROOT / "load_tests").glob("*.py")} - {"__init__"} == {
         *SMALL,
         *ON_A_STAGE,
+        "chaos",  # in tests/kafka/test_chaos.py
         "price_alerts",
         "throughput",
     }

@@ -6,8 +6,13 @@ the broker's own files. `python -m load_tests.chaos` does the same for longer.
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from load_tests.kafka.arena import Arena, Setting
 from load_tests.kafka.hardships import Crew, broker_away, disk_full, in_rebalance, in_recovery, kills, scale, zombie
@@ -56,3 +61,12 @@ def test_a_broker_that_is_killed_goes_away_and_runs_out_of_disk(
         disk_full(crew, broker)
         arena.finish(broker.folder / "data")
     assert arena.broken == []
+
+
+@pytest.mark.usefixtures("java")
+def test_the_command_of_the_chaos_runs_tells_what_it_found() -> None:
+    command = [sys.executable, "-m", "load_tests.chaos", "--kills", "1", "--clock", "record", "--seed", "1", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=300)
+    assert done.returncode == 0, done.stderr
+    [found] = json.loads(done.stdout)
+    assert found["checks"] > 0
