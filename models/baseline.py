@@ -40,7 +40,10 @@ MID_LEVELS = tuple((season + 0.5) / WINDOW for season in range(WINDOW))
 """One level per season of the window: twelve equally likely values stand for a distribution."""
 
 TILE_ROWS = 512
-"""Rows worked on together: their 60 paths (120 kB) stay in a 2 MiB second-level cache."""
+"""Rows worked on together."""
+
+PATH_ROWS = 256
+"""Rows whose paths are added up together: 60 over 28 steps take 1.7 MB, less than a second-level cache of 2 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,20 +178,29 @@ def _forecast_tile(batch: ForecastBatch, tile: slice, result: Forecast) -> None:
 
 
 def _add_paths(seasons: F32, future_open: npt.NDArray[np.bool_], remaining: F32, cumulative: F32) -> None:
-    """Fill steps 2 to H of the cumulative quantiles from paths of whole seasons; step 1 is there already."""
-    season, horizon = seasons.shape[1], future_open.shape[1]
+    """Fill steps 2 to H of the cumulative quantiles from paths of whole seasons; step 1 is there already.
+
+    All steps at once: a call of NumPy gives the interpreter away and has to wait for it again, where others want it.
+    """
+    (rows, season, _), horizon = seasons.shape, future_open.shape[1]
+    step = np.arange(horizon)
     table = _paths(-(-horizon // season))  # (blocks, paths)
+    drawn = table[step // season] + (step % season * WINDOW)[:, None]  # (H, paths)
     cuts = cuts_of(LEVELS, table.shape[1])
-    by_phase = np.ascontiguousarray(seasons.transpose(1, 0, 2))  # (S, R, WINDOW)
-    sums = np.take(by_phase[0], table[0], axis=1) * (remaining * future_open[:, 0])[:, None]  # (R, paths)
-    for step in range(1, horizon):
-        drawn = np.take(by_phase[step % season], table[step // season], axis=1)
-        shut = ~future_open[:, step]
+    flat = seasons.reshape(rows, season * WINDOW)
+    for first in range(0, rows, PATH_ROWS):
+        part = slice(first, first + PATH_ROWS)
+        sums = np.take(flat[part], drawn, axis=1)  # (R, H, paths)
+        sums[:, 0] *= remaining[part, None]
+        shut = ~future_open[part]
         if shut.any():
-            drawn[shut] = 0
-        sums += drawn
-        level = interpolate(np.sort(sums, axis=1), cuts)
-        np.maximum(level, cumulative[:, step - 1], out=cumulative[:, step])  # interpolation rounds; sums never fall
+            sums[shut] = 0
+        for at in range(1, horizon):  # a fifth of the time of `add.accumulate` over a middle axis
+            sums[:, at] += sums[:, at - 1]
+        sums.sort(axis=2)
+        level, below = interpolate(sums, cuts), cumulative[part]
+        for at in range(1, horizon):  # interpolation rounds; sums never fall
+            np.maximum(level[:, at], below[:, at - 1], out=below[:, at])
 
 
 def _phases(

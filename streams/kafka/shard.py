@@ -27,6 +27,7 @@ from streams.kafka.arrivals import Arrivals, Origins
 from streams.kafka.inbox import Slice
 from streams.kafka.ledger import Placed
 from streams.kafka.listener import NOBODY, Listener
+from streams.kafka.pace import Pace
 from streams.kafka.settings import KafkaSettings, WorkerSettings
 from streams.outputs import Output, Outputs, with_origin
 from streams.partition import Partitioner, PartitionerName
@@ -41,30 +42,6 @@ REQUESTS_AT_ONCE = 2
 
 TICK_MS = 1_000
 """Time between ticks of the machine's clock."""
-
-BACKLOG_SHARE = 0.1
-"""Share of the time that forecasts may take while a backlog is worked off."""
-
-
-class Pace:
-    """Keeps forecasts of shards with a backlog to a share of the worker's time: one at a time, then a rest."""
-
-    def __init__(self) -> None:
-        self._under_way = 0
-        self._rested_s = 0.0
-
-    def free(self, now_s: float) -> bool:
-        """Whether another request may be made."""
-        return not self._under_way and now_s >= self._rested_s
-
-    def begin(self) -> None:
-        """Note a request."""
-        self._under_way += 1
-
-    def ran(self, began_s: float, now_s: float) -> None:
-        """Note an answer."""
-        self._under_way -= 1
-        self._rested_s = now_s + (now_s - began_s) / BACKLOG_SHARE
 
 
 class Found(msgspec.Struct, frozen=True, tag="found"):
@@ -210,7 +187,7 @@ class Shard:
             if request is None:
                 return
             self._under_way += 1
-            self._pace.begin()
+            self._pace.begin(self._loop.time(), live=self.live)
             done = partial(self._encode, request, self._loop.time(), self.clock_ms)
             self._executor.submit(request.batch).add_done_callback(done)
 

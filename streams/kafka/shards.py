@@ -22,8 +22,9 @@ from streams.kafka.arrivals import ITEM_TOPICS, SHARED_TOPICS
 from streams.kafka.coordination import Coordination
 from streams.kafka.ledger import FencedError, Ledger
 from streams.kafka.listener import NOBODY, Listener
+from streams.kafka.pace import Pace
 from streams.kafka.settings import KafkaSettings, WorkerSettings
-from streams.kafka.shard import CANDIDATES_TOPIC, Pace, Shard
+from streams.kafka.shard import CANDIDATES_TOPIC, Shard
 from streams.kafka.source import Fetch, Place, Source
 from streams.kafka.task import Logic, Task
 from streams.partition import PartitionerName
@@ -76,7 +77,7 @@ class Shards:
         self._config, self._kafka, self._worker = config, kafka, worker
         self._partitioner, self._executor, self._now_ms = partitioner, executor, now_ms
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
-        self._pace = Pace()
+        self.pace = Pace()
         self._changing, self._standing = asyncio.Lock(), asyncio.Lock()
         self._closing = False
         self._assignments = 0
@@ -175,7 +176,7 @@ class Shards:
             topics |= {(topic(name), number): False for name in ITEM_TOPICS}
             logic = shard = Shard(
                 self._config, self._kafka, self._worker, self._partitioner, number, self._executor, self._encoder,
-                self._now_ms, self._pace,
+                self._now_ms, self.pace,
             )  # fmt: skip
             shard.tell(self.listener)
         ledger = Ledger(self._kafka, name, state)

@@ -8,6 +8,7 @@ other than 0; what is not committed by then was never visible, and the next owne
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import time
@@ -53,6 +54,9 @@ WATCH_S = 0.2
 TURNS_S, MOST_TURNS = 60.0, 5
 PATIENCE_S = (0.5, 8.0)
 """Times of trying to reach Kafka before it is said again that nobody answers: the first and the longest."""
+
+COLLECT_EVERY = 50_000
+"""New objects between two looks for cycles: more than the objects of a few chunks."""
 
 
 @dataclass(frozen=True)
@@ -307,6 +311,16 @@ def _sentence(reason: BaseException) -> str:
     return str(reason) or type(reason).__name__
 
 
+def _spare_collector() -> None:
+    """Let the collector of cycles pass over what lives for ever, and look less often at the objects of chunks.
+
+    They come by ten thousands and hold no cycles; looking every 700 objects, as Python does, takes .1 µs a record.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_EVERY, 20, 20)
+
+
 def run(config: WorkerConfig, instance_id: str, started: Callable[[Shards, Executor], None]) -> None:
     """Look for Kafka, check the topics, and serve until told to stop.
 
@@ -319,4 +333,5 @@ def run(config: WorkerConfig, instance_id: str, started: Callable[[Shards, Execu
     admin = await_kafka(config.kafka, config.worker.connect_timeout_s, lambda text: log.warning(text))
     check_topics(config.kafka, admin)
     del admin
+    _spare_collector()
     asyncio.run(serve(config, instance_id, started))
