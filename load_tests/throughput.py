@@ -5,6 +5,7 @@
 aiokafka-drain    bare aiokafka, reads and drops: the yardstick
 librdkafka-drain  bare confluent-kafka, tuned, reads and drops
 worker            `shelftide worker` with everything on, until its last record is committed for good
+worker-2          the same with ``--processes 2``, from the first record of either to the last commit of both
 faust-take, faust-table, kstreams, quix, bytewax
                   engines of the evaluation folder, where it is beside the checkout; the slow ones on fewer records
 chunked-rdkafka   its prototype of our worker, without durable state; only when asked for
@@ -34,7 +35,17 @@ from load_tests.kafka.stage import broker, machine
 from streams.kafka.settings import KafkaSettings
 
 ROOT = Path(__file__).parents[1]
-DEFAULT = ["aiokafka-drain", "worker", "kstreams", "librdkafka-drain", "faust-take", "faust-table", "quix", "bytewax"]
+DEFAULT = [
+    "aiokafka-drain",
+    "worker",
+    "worker-2",
+    "kstreams",
+    "librdkafka-drain",
+    "faust-take",
+    "faust-table",
+    "quix",
+    "bytewax",
+]
 
 
 @dataclass
@@ -83,12 +94,20 @@ class Sitting:
         folder = self.home / group
         folder.mkdir(parents=True)
         run = Run(name, repeat, records)
-        if name == report.OURS:
+        if name in (report.OURS, report.OURS_TWICE):
             kafka = KafkaSettings(
                 bootstrap_servers=self.bootstrap, application_id=group, topic_prefix=self.prefix,
                 partitions=self.partitions,
             )  # fmt: skip
-            return run_worker(run, kafka, expected, folder, self.broker_pid, profile=self.profile)
+            return run_worker(
+                run,
+                kafka,
+                expected,
+                folder,
+                self.broker_pid,
+                profile=self.profile,
+                processes=1 if name == report.OURS else 2,
+            )
         command, env = _command(name)
         env |= {
             "BOOTSTRAP": self.bootstrap, "TOPIC": topic, "GROUP": group, "TOTAL": str(records),

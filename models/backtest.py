@@ -18,17 +18,12 @@ import numpy.typing as npt
 import polars as pl
 
 from models.baseline import pool_of
-from models.forecast import F32, LEVELS, Forecast, ForecastBatch, Forecaster, take
+from models.forecast import LEVELS, Forecast, ForecastBatch, Forecaster, take
+from models.panel import Panel
 from models.task import Task, TaskError, bucket_times, read_task
-
-CONTEXT_SEASONS = 24
-"""Seasons of history per window: twice the baseline's twelve, for shops that were closed on some of them."""
 
 BATCH_ROWS = 4096
 """Windows forecast at once: at 28 steps and 13 levels a batch's answer takes 12 MB."""
-
-KNOWN_NAMES = {"sell_price": "price", "promotion": "promo", "stateholiday": "holiday", "event_any": "holiday"}
-"""What public data sets call the covariates that features know; a column of another name keeps its own."""
 
 
 def backtest(folder: Path, forecaster: Forecaster, *, cumulative: bool = False) -> pl.DataFrame:
@@ -90,10 +85,10 @@ def frames(task: Task, forecaster: Forecaster, *, cumulative: bool = False) -> I
     if unknown:
         levels = ", ".join(f"{level:g}" for level in LEVELS)
         raise TaskError(f"task.json: level {unknown[0]:g} is not forecast; the levels are {levels}")
-    windows = _Windows(task)
+    panel = Panel(task)
     starts = np.flatnonzero(np.diff(task.cutoff, prepend=-1)).tolist()
     for start, stop in zip(starts, [*starts[1:], len(task.cutoff)], strict=True):
-        day = _with_pool(windows.batch(start, stop))
+        day = _with_pool(panel.batch(task.series[start:stop], task.cutoff[start:stop]))
         for first in range(start, stop, BATCH_ROWS):
             last = min(first + BATCH_ROWS, stop)
             answer = forecaster.forecast(take(day, slice(first - start, last - start)))
@@ -104,50 +99,6 @@ def _with_pool(batch: ForecastBatch) -> ForecastBatch:
     """Let the young series of one cutoff, if there are any, borrow from all of it."""
     young = (np.isfinite(batch.demand) & batch.is_open).sum(axis=1) < batch.season
     return replace(batch, pool=pool_of(batch, groups=0)) if young.any() else batch
-
-
-class _Windows:
-    """Cuts windows out of a task's matrices, which are padded once so that every cut has the same shape."""
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        self.context = CONTEXT_SEASONS * task.file.season
-        self.demand = self._history(task.demand)
-        self.past = {_name(name): self._history(matrix) for name, matrix in task.past.items()}
-        self.known = {_name(name): self._history(matrix, task.file.horizon) for name, matrix in task.known.items()}
-        self.open = None if task.file.open is None else self._history(task.known[task.file.open], task.file.horizon)
-
-    def _history(self, matrix: F32, ahead: int = 0) -> F32:
-        """Views of every window: [series, cutoff] gives the context up to the cutoff and `ahead` buckets more."""
-        padded = np.pad(matrix, ((0, 0), (self.context - 1, ahead)), constant_values=np.nan)
-        return np.lib.stride_tricks.sliding_window_view(padded, self.context + ahead, axis=1)
-
-    def batch(self, first: int, last: int) -> ForecastBatch:
-        """The windows from first to before last."""
-        task, file = self.task, self.task.file
-        at = (task.series[first:last], task.cutoff[first:last])
-        rows = len(at[0])
-        opened = np.ones((rows, self.context + file.horizon), bool) if self.open is None else self.open[at] != 0
-        start = task.first_bucket + at[1] + 1
-        per_day = 1 if file.freq == "D" else 24
-        return ForecastBatch(
-            demand=self.demand[at],
-            is_open=opened[:, : self.context],
-            future_open=opened[:, self.context :],
-            observed=np.zeros(rows, np.float32),
-            elapsed=np.zeros(rows, np.float32),
-            day=start // per_day,
-            hour=start % per_day,
-            season=file.season,
-            group=np.full(rows, -1, np.int32),
-            channels={name: views[at] for name, views in self.past.items()},
-            known={name: views[at] for name, views in self.known.items()},
-        )
-
-
-def _name(column: str) -> str:
-    """The name under which features look for a covariate."""
-    return KNOWN_NAMES.get(column.lower(), column.lower())
 
 
 def _frame(

@@ -184,7 +184,7 @@ def _add_paths(seasons: F32, future_open: npt.NDArray[np.bool_], remaining: F32,
     """
     (rows, season, _), horizon = seasons.shape, future_open.shape[1]
     step = np.arange(horizon)
-    table = _paths(-(-horizon // season))  # (blocks, paths)
+    table = paths(-(-horizon // season))  # (blocks, paths)
     drawn = table[step // season] + (step % season * WINDOW)[:, None]  # (H, paths)
     cuts = cuts_of(LEVELS, table.shape[1])
     flat = seasons.reshape(rows, season * WINDOW)
@@ -331,7 +331,7 @@ def _shuffled(*name: int) -> I64:
 
 
 @lru_cache(maxsize=64)
-def _paths(blocks: int) -> I64:
+def paths(blocks: int) -> I64:
     """The season that each path takes as its n-th block; shape (blocks, paths), the same for all rows.
 
     The first twelve paths are the contiguous stretches of the window (running into its start again at its end); the

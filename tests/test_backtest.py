@@ -14,9 +14,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from models.backtest import CONTEXT_SEASONS, backtest, frames, write_backtest
+from models.backtest import backtest, frames, write_backtest
 from models.baseline import SeasonalWindow
 from models.forecast import LEVELS, Basis, Forecast, ForecastBatch
+from models.panel import CONTEXT_SEASONS
 from models.task import TaskError, read_task
 
 SHARED = Path(__file__).parents[1].parent / "shared"

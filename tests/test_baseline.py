@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.baseline import PATH_SEED, WINDOW, SeasonalWindow, _paths, pool_of
+from models.baseline import PATH_SEED, WINDOW, SeasonalWindow, paths, pool_of
 from models.forecast import F32, LEVELS, Basis, ForecastBatch, ForecastError, Pool, take
 from tests.batches import batch_of, shop
 
@@ -119,19 +119,19 @@ def test_the_mean_of_sums_is_the_sum_of_means() -> None:
 
 
 def test_paths_hold_every_contiguous_stretch_and_use_every_week_alike() -> None:
-    table = _paths(4)
+    table = paths(4)
     assert table.shape == (4, 60)
     for week in range(WINDOW):
         assert table[:, week].tolist() == [(week - block) % WINDOW for block in range(4)]
     for block in table:
         assert np.bincount(block).tolist() == [5] * WINDOW
-    assert np.array_equal(_paths(2), table[:2])
+    assert np.array_equal(paths(2), table[:2])
     assert len(np.unique(table, axis=1).T) > 55
 
 
 def test_the_table_of_paths_is_the_published_one() -> None:
     assert PATH_SEED == 20100412
-    assert _paths(2)[:, 12:18].tolist() == [[8, 9, 10, 2, 6, 11], [10, 3, 7, 2, 11, 9]]
+    assert paths(2)[:, 12:18].tolist() == [[8, 9, 10, 2, 6, 11], [10, 3, 7, 2, 11, 9]]
 
 
 def test_a_row_is_cold_below_one_season_of_samples() -> None:

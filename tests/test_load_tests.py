@@ -78,7 +78,7 @@ def test_shares_are_made_within_a_repeat() -> None:
     runs = [run_of("aiokafka-drain", n, rate) for n, rate in enumerate((100.0, 200.0, 400.0))]
     runs += [run_of("worker", n, rate) for n, rate in enumerate((150.0, 200.0, 200.0))]
     assert summary(runs)["worker"]["share_of_yardstick"] == {"median": 1.0, "min": 0.5, "max": 1.5}
-    assert goals(runs)["of a bare aiokafka drain"]["reached"]
+    assert goals(runs)["worker of a bare aiokafka drain"]["reached"]
 
 
 def test_a_run_that_failed_has_no_figures_and_its_reason_is_told() -> None:

@@ -53,12 +53,13 @@ def run_worker(
     broker_pid: int | None,
     *,
     profile: bool = False,
+    processes: int = 1,
 ) -> Run:
     """Run our worker over all orders that there are; the run comes back filled."""
     fresh(kafka)
     state = StateTopic(kafka.bootstrap_servers, kafka.topic(STATE_TOPIC), kafka.partitions + 1)
     with watched(run, broker_pid):
-        worker = Worker(settings(kafka), folder)
+        worker = Worker(settings(kafka), folder, processes)
         stacks = folder / "stacks"
         try:
             with sampled(worker.process.pid, stacks) if profile else nullcontext():

@@ -49,11 +49,11 @@ class Sample:
 
 
 class Worker:
-    """A worker process with its metrics on a port of its own."""
+    """A worker with its metrics on a port of its own; with several processes, each has the next port."""
 
-    def __init__(self, env: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, env: Mapping[str, str], folder: Path, processes: int = 1) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.port = folder, free_port()
+        self.folder, self.port, self._processes = folder, free_port(), processes
         settings = {
             **env,
             "SHELFTIDE_WORKER__METRICS_PORT": str(self.port),
@@ -61,20 +61,20 @@ class Worker:
         }
         with (folder / "log").open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "shelftide.cli", "worker"],
+                [sys.executable, "-m", "shelftide.cli", "worker", "--processes", str(processes)],
                 env={**os.environ, **settings}, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
     def metrics(self) -> str:
         """What it says of itself; nothing before it serves."""
-        return self._ask("/metrics")[1]
+        return "".join(self._ask("/metrics", self.port + number)[1] for number in range(self._processes))
 
     def ready(self) -> bool:
         """Whether it says that all its shards are recovered."""
-        return self._ask("/ready")[0] == http.HTTPStatus.OK
+        return all(self._ask("/ready", self.port + n)[0] == http.HTTPStatus.OK for n in range(self._processes))
 
-    def _ask(self, path: str) -> tuple[int, str]:
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=5)
+    def _ask(self, path: str, port: int) -> tuple[int, str]:
+        connection = http.client.HTTPConnection(HOST, port, timeout=5)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
