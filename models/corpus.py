@@ -69,7 +69,7 @@ def corpus(series: int, buckets: int, seed: int, *, freq: Literal["D", "h"] = "D
     ((10, 100), ['holiday', 'open', 'price', 'promo'], 'curves-000000')
     """
     per_day = 1 if freq == "D" else 24
-    first = int(np.random.default_rng([seed, 0]).integers(*FIRST_DAYS))
+    first = int(np.random.default_rng([seed, len(FAMILIES)]).integers(*FIRST_DAYS))
     day = first + np.arange(-(-buckets // per_day))
     matrices = {name: np.empty((series, buckets), np.float32) for name in ("demand", *KNOWN)}
     ids: list[str] = []
@@ -108,8 +108,10 @@ def _block(
         known = {name: np.repeat(values, 24, axis=1) for name, values in known.items()}
         known["open"] = known["open"] * np.tile(hour_open, len(day))
         begun = begun * 24
-    _large_orders(rng, demand, whole)
-    demand, missing = _begun(rng, demand, begun), np.arange(demand.shape[1]) < begun[:, None]
+    per_day = demand.shape[1] // len(day)
+    _large_orders(rng, demand, whole, per_day)
+    demand = _begun(rng, demand, begun, per_day)
+    missing = ~np.logical_or.accumulate(np.isfinite(demand), axis=1)
     nobody_tells = chosen(rng, untold / 2, series)
     for name in ("promo", "holiday", "price"):
         silent = nobody_tells | chosen(rng, untold / 2, series)
@@ -117,22 +119,24 @@ def _block(
     return {"demand": demand, **known}
 
 
-def _large_orders(rng: np.random.Generator, demand: F32, whole: Mask) -> None:
+def _large_orders(rng: np.random.Generator, demand: F32, whole: Mask, per_day: int) -> None:
     """Now and then somebody buys many times as much, where anything was sold at all."""
-    rare = rng.random(demand.shape, dtype=np.float32) < log_uniform(rng, 5e-4, 0.01, len(demand))[:, None]
+    chance = log_uniform(rng, 5e-4, 0.01, len(demand)) / per_day
+    rare = rng.random(demand.shape, dtype=np.float32) < chance[:, None]
     row, column = np.nonzero(rare & (demand > 0) & chosen(rng, 0.15, len(demand))[:, None])
     more = demand[row, column] * np.exp(np.abs(rng.normal(0, 1.2, len(row))))
     demand[row, column] = np.where(whole[row], np.rint(more), more).astype(np.float32)
 
 
-def _begun(rng: np.random.Generator, demand: F32, begun: I64) -> F32:
+def _begun(rng: np.random.Generator, demand: F32, begun: I64, per_day: int) -> F32:
     """Demand, NaN before a series begins (most begin with their first sale) and where rows are missing."""
     series, buckets = demand.shape
     place = np.arange(buckets)
     sold = (demand > 0) & (place >= begun[:, None])
     first_sale = np.where(sold.any(axis=1), sold.argmax(axis=1), begun)
     begun = np.where(chosen(rng, 0.8, series), np.maximum(begun, first_sale), begun)
-    lost = spells(rng, np.full(series, 250, np.float32), log_uniform(rng, 3, 60, series), buckets).on
+    gap, length = np.full(series, 250, np.float32) * per_day, log_uniform(rng, 3, 60, series) * per_day
+    lost = spells(rng, gap, length, buckets).on
     lost &= chosen(rng, GAPS, series)[:, None]
     found: F32 = np.where(lost | (place < begun[:, None]), np.float32(np.nan), demand)
     return found

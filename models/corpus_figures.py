@@ -128,14 +128,16 @@ def _phase_share(values: F64, season: int) -> F64:
 
 
 def _lag(values: F64, lag: int) -> F64:
-    """Autocorrelation, NaN where fewer than `LEAST_DAYS` pairs are known or nothing varies."""
+    """Correlation with the same row some buckets before, NaN where fewer than `LEAST_DAYS` pairs are known."""
     if values.shape[1] <= lag:
         return np.full(len(values), np.nan)
     centred = values - _mean(values)[:, None]
-    product = centred[:, lag:] * centred[:, :-lag]
-    variance = _variance(values)
-    enough = (np.isfinite(product).sum(axis=1) >= LEAST_DAYS) & (variance > 0)
-    return np.where(enough, _mean(product) / np.where(variance > 0, variance, 1), np.nan)
+    now, then = centred[:, lag:], centred[:, :-lag]
+    both = np.isfinite(now) & np.isfinite(then)
+    now, then = np.where(both, now, 0), np.where(both, then, 0)
+    size = np.sqrt((now**2).sum(axis=1) * (then**2).sum(axis=1))
+    enough = (both.sum(axis=1) >= LEAST_DAYS) & (size > 0)
+    return np.where(enough, (now * then).sum(axis=1) / np.where(size > 0, size, 1), np.nan)
 
 
 def _lift(demand: F64, promo: npt.NDArray[np.floating]) -> F64:

@@ -92,8 +92,11 @@ def test_demand_is_unknown_before_a_series_begins_and_what_is_told_with_it() -> 
     assert 0.2 < (begun > 30).mean() < 0.7
     inside = np.arange(800) > begun[:, None]
     assert 0.001 < 1 - known[inside].mean() < 0.05  # missing stretches
-    late = begun > 200
-    assert np.isnan(task.known["price"][late, 0]).mean() > 0.5
+    for name in ("promo", "holiday", "price"):
+        assert np.isnan(task.known[name][np.arange(800) < begun[:, None]]).all()
+    price = task.known["price"]
+    told = np.flatnonzero(np.isfinite(price).any(axis=1))
+    assert np.isfinite(price[told][inside[told]]).all()
 
 
 def test_most_series_are_whole_and_a_fifth_is_turnover() -> None:
