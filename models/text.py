@@ -10,8 +10,8 @@ https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2. Texts are sorted 
 In float32 and uncompiled, after measuring (`python -m load_tests.text --kinds`; 512 titles of about 7 tokens, one core
 with AMX, by CPU seconds on a busy machine): torch.compile gave 3 % for 20 s of compiling; int8 (dynamic) was 2.0 times
 faster and wrong (cosine .87 at worst, .95 on average, and neighbours changed a row by 8e-2); bfloat16 was 2.4 times
-faster with cosine .9999, but it is slower than float32 where a processor lacks AMX, and workers of two kinds would fill
-one cache with different rows.
+faster with cosine .9999, but the design's measurements on a processor had it 2 to 3 times slower than float32, and
+workers of two kinds would fill one cache with different rows.
 """
 
 from __future__ import annotations

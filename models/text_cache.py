@@ -10,9 +10,9 @@ goes with the process that held it. A full file is replaced by one with its newe
 the same name; who still reads the old one reads on until it next looks for a text that it lacks. No writer ever cuts
 off a whole row, so nobody's map ends beyond its file.
 
-Embeddings lie there as float16: a million of them in .8 GB instead of 1.6, .03 % off at most, and the angle to the
-float32 vector is below what bfloat16 or another batch shape changes. New ones go through float16 as well before they
-are answered, so that the first answer for a text and every later one are the same.
+Embeddings lie there as float16: a million of 384 numbers in .8 GB instead of 1.6, each number .05 % off at most, and
+the cosine to the float32 vector above .999999. New ones go through float16 as well before they are answered, so that
+the first answer for a text and every later one are the same.
 """
 
 from __future__ import annotations
