@@ -11,14 +11,17 @@ anchors and a residual per level, 40 to 60 thousand parameters.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
-from models.forecast import LEVELS
-from models.windows import ANCHORS, StepInputs, Windows, step_inputs
+from models.forecast import LEVELS, ForecastBatch
+from models.windows import ANCHORS, StepInputs, Windows, step_inputs, windows_of
 
 MODEL_TYPE = "shelftide-encoder"
 CLIP = 5.0
@@ -163,13 +166,16 @@ class Encoder(PreTrainedModel):
         return values * kept
 
 
+def load(folder: Path) -> Encoder:
+    """Read an encoder as `save_pretrained` wrote it, ready to answer."""
+    model = Encoder(EncoderConfig.from_pretrained(folder, local_files_only=True))
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    nn.Module.eval(model)
+    return model
+
+
 def columns_of(config: EncoderConfig) -> Columns:
     """Count the columns of a configuration, by making those of one empty row."""
-    import numpy as np
-
-    from models.forecast import ForecastBatch
-    from models.windows import windows_of
-
     batch = ForecastBatch(
         demand=np.zeros((1, 84), np.float32), is_open=np.ones((1, 84), bool), future_open=np.ones((1, 1), bool),
         observed=np.zeros(1, np.float32), elapsed=np.zeros(1, np.float32), day=np.zeros(1, np.int64),

@@ -14,8 +14,7 @@ import contextlib
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -219,19 +218,3 @@ def is_whole(demand: F32) -> bool:
     """Whether all demand is in whole units."""
     known = demand[np.isfinite(demand)]
     return bool((known == np.rint(known)).all())
-
-
-def recipes(recipe: Recipe, count: int) -> list[Recipe]:
-    """The same recipe with so many seeds."""
-    return [replace(recipe, seed=recipe.seed + n) for n in range(count)]
-
-
-def first_cutoff(panel: Panel) -> int:
-    """The last column that may be seen before anything is scored."""
-    return int(panel.task.cutoff.min())
-
-
-def save(models: Sequence[Encoder], folder: Path) -> None:
-    """Write encoders, one folder each."""
-    for number, model in enumerate(models):
-        model.save_pretrained(folder / str(number), safe_serialization=True)

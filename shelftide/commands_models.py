@@ -1,29 +1,46 @@
-"""Commands about models: `backtest`.
+"""Commands about models: `backtest` and `train`.
 
-In: options. Out: a table of forecasts.
+In: options. Out: a table of forecasts; fitted nets.
 Must not know: how forecasts are made. Rule: nothing heavy is imported before a command runs.
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from shelftide.report import Json, note, print_json, print_table
+from shelftide.report import Json, note, print_json, print_table, sharing
+
+if TYPE_CHECKING:
+    from models.finetune import Finetuned
+    from models.forecast import Forecaster
 
 TaskDir = Annotated[
     Path, typer.Argument(metavar="TASK_DIR", help="Folder of panel.parquet, static.parquet, task.json.")
 ]
 TableOut = Annotated[Path, typer.Option("--out", metavar="F.parquet", help="Parquet file to write.")]
-Model = Annotated[Literal["baseline"], typer.Option(help="Which forecaster answers.")]
+FolderOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write, which must not exist yet.")]
+Model = Annotated[
+    Literal["baseline", "finetuned"],
+    typer.Option(help="Which forecaster answers; `finetuned` is fitted once to what lies before the first cutoff."),
+]
 Cumulative = Annotated[bool, typer.Option("--cumulative", help="Add c0.01 … cmean: demand summed over the days 1 … h.")]
+Seeds = Annotated[int, typer.Option(min=1, max=20, help="Nets to fit and average.")]
+Steps = Annotated[int, typer.Option(min=1, max=1_000_000, help="Steps of the optimiser for each net.")]
 
 
 def backtest(
-    task_dir: TaskDir, out: TableOut, model: Model = "baseline", cumulative: Cumulative = False, json: Json = False
+    task_dir: TaskDir,
+    out: TableOut,
+    model: Model = "baseline",
+    seeds: Seeds = 1,
+    steps: Steps = 1000,
+    cumulative: Cumulative = False,
+    json: Json = False,
 ) -> None:
     """Forecast a task at each of its cutoffs, reading nothing later.
 
@@ -38,14 +55,61 @@ def backtest(
     from models.backtest import write_backtest
     from models.baseline import SeasonalWindow
 
-    forecaster = SeasonalWindow()
-    note(f"forecasting {task_dir} with {forecaster.name}")
-    started_s = time.perf_counter()
-    rows = write_backtest(task_dir, forecaster, out, cumulative=cumulative)
-    seconds = time.perf_counter() - started_s
-    figures = {"rows": rows, "model": model, "out": str(out), "seconds": round(seconds, 3)}
+    figures: dict[str, Any] = {"model": model, "out": str(out)}
+    with tempfile.TemporaryDirectory(prefix="shelftide-backtest-") as folder:
+        forecaster: Forecaster = SeasonalWindow()
+        if model == "finetuned":
+            fitted = _finetuned(task_dir, Path(folder), seeds, steps, figures)
+            forecaster = fitted.forecaster(f"finetuned-{seeds}")
+        note(f"forecasting {task_dir} with {forecaster.name}")
+        started_s = time.perf_counter()
+        figures["rows"] = write_backtest(task_dir, forecaster, out, cumulative=cumulative)
+        figures["seconds"] = round(time.perf_counter() - started_s, 3)
     if json:
         print_json(figures)
     else:
-        print_table("backtest", [("rows", f"{rows:,}"), ("model", forecaster.name), ("file", str(out)),
-                                 ("seconds", f"{seconds:.1f}")])  # fmt: skip
+        told = [("rows", f"{figures['rows']:,}"), ("model", forecaster.name), ("file", str(out)),
+                ("seconds", f"{figures['seconds']:.1f}")]  # fmt: skip
+        print_table("backtest", told + _told(figures))
+
+
+def train(task_dir: TaskDir, out: FolderOut, seeds: Seeds = 1, steps: Steps = 1000, json: Json = False) -> None:
+    """Fit nets to what lies before the first cutoff of a task, or to all of it where it has none.
+
+    Reads panel.parquet, static.parquet and task.json in TASK_DIR, as `backtest` does.
+
+    Writes a folder per net (config.json, model.safetensors), which Hugging Face's AutoModel reads once `models.encoder`
+    is imported. Whether days of the month and of the year are read is chosen by validation on the last weeks.
+    """
+    if out.exists():
+        raise typer.BadParameter(f"{str(out)!r} exists", param_hint="--out")
+    figures: dict[str, Any] = {"out": str(out)}
+    _finetuned(task_dir, out, seeds, steps, figures)
+    if json:
+        print_json(figures)
+    else:
+        print_table("train", [("nets", str(seeds)), ("folder", str(out)), *_told(figures)])
+
+
+def _finetuned(task_dir: Path, out: Path, seeds: int, steps: int, figures: dict[str, Any]) -> Finetuned:
+    """Fit nets, show how far it is, and note what was chosen and how long it took."""
+    from models.finetune import finetune
+    from models.train import Recipe
+
+    started_s = time.perf_counter()
+    with sharing(f"fitting {seeds} net{'s' * (seeds > 1)} to {task_dir}") as progress:
+        fitted = finetune(task_dir, out, seeds=seeds, recipe=Recipe(steps=steps), progress=progress)
+    figures["fit_s"] = round(time.perf_counter() - started_s, 1)
+    figures["choices"] = [{"dates": one.dates, "wql": round(one.wql, 5)} for one in fitted.choices]
+    return fitted
+
+
+def _told(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    """What there is to say of a fit."""
+    if "fit_s" not in figures:
+        return []
+    rows = [("seconds of fitting", f"{figures['fit_s']:.1f}")]
+    return rows + [
+        (f"  validation {'with' if one['dates'] else 'without'} dates", f"WQL {one['wql']:.4f}")
+        for one in figures["choices"]
+    ]

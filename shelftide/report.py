@@ -116,3 +116,23 @@ def counting(what: str, unit: str) -> Iterator[Callable[[int], None]]:
                 bar.update(task, rate=f"{row.completed / row.elapsed:,.0f}/s")
 
         yield advance
+
+
+@contextmanager
+def sharing(what: str) -> Iterator[Callable[[float], None]]:
+    """Show which share of something is done, as a bar on a terminal; elsewhere silently.
+
+    Yields
+    ------
+    To be called with the share, 0 to 1.
+    """
+    console = stderr()
+    if not console.is_terminal:
+        note(what)
+        yield lambda share: None
+        return
+    columns = (SpinnerColumn(), TextColumn(what, markup=False), BarColumn(24), TextColumn("{task.percentage:.0f} %"),
+               TimeElapsedColumn())  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda share: bar.update(task, completed=share)

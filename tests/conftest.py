@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from shelftide.cli import run
 from tests.program import write_task, write_uci
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: its threads wait for each other by spinning
 
 
 @pytest.fixture(scope="module")

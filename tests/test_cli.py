@@ -12,7 +12,7 @@ from shelftide.cli import run
 from streams.files import read_records
 from tests.program import finished
 
-COMMANDS = ("demo", "replay", "convert", "simulate", "backtest", "settings", "topics apply", "topics list")
+COMMANDS = ("demo", "replay", "convert", "simulate", "backtest", "train", "settings", "topics apply", "topics list")
 
 
 # -- what commands do

@@ -27,6 +27,8 @@ SMALL = {
     "decode": ["--events", "500", "--repeats", "2", "--json"],
     "baseline": ["--series", "64", "--repeats", "1"],
     "replenishment": ["--series", "200"],
+    "corpus": ["--series", "60", "--days", "400", "--no-tasks", "--json"],
+    "text": ["--texts", "40", "--cores", "1", "--rows", "16", "--json"],
     "simulate": ["--items", "20", "--days", "3", "--json"],
 }
 ON_A_STAGE = ("latency", "close", "restart", "soak", "scaling")

@@ -1,0 +1,104 @@
+"""Fine-tuning of a task: what is chosen, what is written, what is not read; the commands that do it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+
+from models.encoder import Encoder, EncoderConfig, load
+from models.finetune import finetune, weighted_quantile_loss
+from models.panel import Panel
+from models.serving import EncoderForecaster
+from models.task import TaskError, read_task
+from models.train import Recipe
+from shelftide.cli import run
+
+DAYS, SERIES = 200, 6
+SHORT = Recipe(steps=3, windows=16, horizons=2)
+
+
+def write_task(folder: Path, *, after: float | None = None, days: int = DAYS) -> Path:
+    """A task of six series whose first cutoff is 30 days before the end; `after` replaces what comes behind it."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(4)
+    first = dt.datetime(2024, 1, 1)
+    demand = rng.poisson(5, (SERIES, days)).astype(float)
+    if after is not None:
+        demand[:, -30:] = after
+    pl.DataFrame({
+        "unique_id": np.repeat([f"s{n}" for n in range(SERIES)], days),
+        "ds": [first + dt.timedelta(days=n) for _ in range(SERIES) for n in range(days)],
+        "y": demand.ravel(),
+        "promo": (rng.random(SERIES * days) < 0.2).astype(float),
+    }).write_parquet(folder / "panel.parquet")  # fmt: skip
+    pl.DataFrame({"unique_id": [f"s{n}" for n in range(SERIES)]}).write_parquet(folder / "static.parquet")
+    cutoffs = [f"{first + dt.timedelta(days=days - left):%Y-%m-%d}" for left in (31, 24)]
+    task: dict[str, Any] = {
+        "freq": "D", "horizon": 7, "season": 7, "cutoffs": cutoffs, "levels": [0.1, 0.5, 0.9],
+        "known_future": ["promo"],
+    }  # fmt: skip
+    (folder / "task.json").write_bytes(msgspec.json.encode(task))
+    return folder
+
+
+def weights(folders: list[Path]) -> list[bytes]:
+    return [(folder / "model.safetensors").read_bytes() for folder in folders]
+
+
+def test_it_reads_nothing_behind_the_first_cutoff_and_says_what_it_chose(tmp_path: Path) -> None:
+    shares = list[float]()
+    plain = finetune(write_task(tmp_path / "a"), tmp_path / "x", recipe=SHORT, processes=1, progress=shares.append)
+    other = finetune(write_task(tmp_path / "b", after=1e6), tmp_path / "y", recipe=SHORT, processes=1)
+    assert weights(plain.folders) == weights(other.folders)
+    assert plain.choices == other.choices
+    assert [one.dates for one in plain.choices] == [False, True]
+    best = min(plain.choices, key=lambda one: one.wql)
+    config = load(plain.folders[0]).config
+    assert (config.dates, config.covariates, config.integer) == (best.dates, ["promo"], True)
+    assert shares[-1] == 1.0
+    assert shares == sorted(shares)
+
+
+def test_too_little_to_learn_from_is_told_in_a_sentence(tmp_path: Path) -> None:
+    task = write_task(tmp_path / "a", days=90)
+    with pytest.raises(TaskError, match="windows before the first cutoff; fine-tuning needs 500"):
+        finetune(task, tmp_path / "x", recipe=SHORT)
+
+
+def test_the_loss_is_that_of_its_definition(tmp_path: Path) -> None:
+    task = read_task(write_task(tmp_path / "a"))
+    panel, forecaster = Panel(task), EncoderForecaster([load(_untrained(tmp_path))], "x")
+    at = np.array([150, 157])
+    found = weighted_quantile_loss(panel, forecaster, at, last=160)
+    loss = demand = 0.0
+    for cutoff in at:
+        rows = np.arange(SERIES)
+        quantiles = forecaster.forecast(panel.batch(rows, np.full(SERIES, cutoff))).quantiles
+        for row in rows:
+            for step in range(min(7, 160 - cutoff)):
+                actual = float(task.demand[row, cutoff + 1 + step])
+                demand += actual
+                for level, index in zip(np.arange(1, 10) / 10, range(2, 11), strict=True):
+                    gap = actual - float(quantiles[row, step, index])
+                    loss += 2 * max(level * gap, (level - 1) * gap) / 9
+    assert found == pytest.approx(loss / demand, rel=1e-5)
+
+
+def _untrained(folder: Path) -> Path:
+    Encoder(EncoderConfig(("promo",))).save_pretrained(folder / "net")
+    return folder / "net"
+
+
+def test_the_commands_fit_write_and_forecast(tmp_path: Path) -> None:
+    task, out, nets = write_task(tmp_path / "a"), tmp_path / "f.parquet", tmp_path / "nets"
+    assert run(["backtest", str(task), "--model", "finetuned", "--steps", "2", "--out", str(out)]) == 0
+    assert len(pl.read_parquet(out)) == SERIES * 2 * 7
+    assert run(["train", str(task), "--steps", "2", "--seeds", "2", "--out", str(nets)]) == 0
+    assert sorted(path.name for path in nets.iterdir()) == ["0", "1"]
+    assert run(["train", str(task), "--out", str(nets)]) == 2
