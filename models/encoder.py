@@ -41,8 +41,6 @@ class EncoderConfig(PretrainedConfig):
         Width, and number of residual blocks.
     dropout, feature_dropout
         Of hidden units, and of whole columns.
-    integer
-        Whether quantiles are rounded, because all demand seen in training was whole.
     """
 
     model_type = MODEL_TYPE
@@ -56,13 +54,12 @@ class EncoderConfig(PretrainedConfig):
         blocks: int = 2,
         dropout: float = 0.1,
         feature_dropout: float = 0.05,
-        integer: bool = False,
         **rest: Any,
     ) -> None:
         super().__init__(**rest)
         self.covariates = list(covariates)
         self.dates, self.hidden, self.blocks = dates, hidden, blocks
-        self.dropout, self.feature_dropout, self.integer = dropout, feature_dropout, integer
+        self.dropout, self.feature_dropout = dropout, feature_dropout
 
 
 @dataclass(frozen=True, slots=True)

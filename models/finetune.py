@@ -20,13 +20,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from models.encoder import Encoder, EncoderConfig, load
-from models.forecast import LEVELS
+from models.forecast import LEVELS, Forecaster
 from models.panel import I64, Panel
 from models.serving import EncoderForecaster
 from models.task import TaskError, read_task
-from models.train import Recipe, fit, is_whole, origins
+from models.train import Recipe, fit, origins
 
 HELD_BACK_HORIZONS = 4
 """Validation covers so many horizons: several weeks of origins, so that no single holiday decides."""
@@ -115,7 +116,7 @@ def finetune(
     held_back = last - min(HELD_BACK_HORIZONS * panel.horizon, int(HELD_BACK_SHARE * (last + 1)))
     if (found := len(origins(panel, last))) < LEAST_WINDOWS:
         raise TaskError(f"{task_dir}: {found} windows before the first cutoff; fine-tuning needs {LEAST_WINDOWS}")
-    config = {"covariates": panel.covariates, "integer": is_whole(panel.task.demand[:, : last + 1])}
+    config = {"covariates": panel.covariates}
     compared = (False, True) if len(origins(panel, held_back)) >= LEAST_WINDOWS else ()
     with _Crew(processes, recipe.steps * (len(compared) + seeds), progress) as crew:
         jobs = [_Job(task_dir, held_back, {**config, "dates": dates}, recipe) for dates in compared]
@@ -169,6 +170,7 @@ def _begin(told: Any) -> None:
     global _told
     _told = told
     torch.set_num_threads(1)
+    disable_progress_bar()  # one bar is enough
 
 
 def _fitted(job: _Job) -> tuple[Panel, Encoder]:
@@ -191,7 +193,7 @@ def _trial(job: _Job, last: int) -> float:
     return weighted_quantile_loss(panel, EncoderForecaster([model], "trial"), cutoffs, last)
 
 
-def weighted_quantile_loss(panel: Panel, forecaster: EncoderForecaster, cutoffs: I64, last: int) -> float:
+def weighted_quantile_loss(panel: Panel, forecaster: Forecaster, cutoffs: I64, last: int) -> float:
     """Loss of a forecaster at some cutoffs, over all series that have begun: twice the pinball loss over demand.
 
     Mean over the levels .1 to .9, as in the M5 "Uncertainty" competition and GluonTS' ``mean_wQuantileLoss``.

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -64,8 +65,8 @@ class EncoderForecaster:
         mean = quantiles @ MEAN_WEIGHTS
         cumulative = _cumulative(batch, quantiles)
         cumulative_mean = np.cumsum(mean, axis=1, dtype=np.float32)
-        if all(model.config.integer for model in self._models):
-            quantiles, cumulative = np.rint(quantiles), np.rint(cumulative)
+        whole = _sold_whole(batch)
+        quantiles[whole], cumulative[whole] = np.rint(quantiles[whole]), np.rint(cumulative[whole])
         observed = np.maximum(batch.observed, 0)
         quantiles[:, 0] += observed[:, None]
         mean[:, 0] += observed
@@ -88,6 +89,13 @@ class EncoderForecaster:
         assert total is not None  # noqa: S101 - there is a model
         out: F32 = (total / len(self._models)).float().cpu().numpy()
         return out
+
+
+def _sold_whole(batch: ForecastBatch) -> npt.NDArray[np.bool_]:
+    """Rows that have sold whole units alone, and some: their quantiles are whole numbers."""
+    known = np.isfinite(batch.demand) & batch.is_open
+    whole: npt.NDArray[np.bool_] = (np.rint(batch.demand) == batch.demand) | ~known
+    return np.asarray(whole.all(axis=1) & known.any(axis=1))
 
 
 def _mean_weights() -> F32:

@@ -25,7 +25,6 @@ from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from models.encoder import Encoder, EncoderConfig, pinball
-from models.forecast import F32
 from models.panel import Panel
 from models.windows import StepInputs, windows_of
 
@@ -212,9 +211,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.level = before
-
-
-def is_whole(demand: F32) -> bool:
-    """Whether all demand is in whole units."""
-    known = demand[np.isfinite(demand)]
-    return bool((known == np.rint(known)).all())

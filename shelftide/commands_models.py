@@ -25,11 +25,21 @@ TaskDir = Annotated[
 TableOut = Annotated[Path, typer.Option("--out", metavar="F.parquet", help="Parquet file to write.")]
 FolderOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write, which must not exist yet.")]
 Model = Annotated[
-    Literal["baseline", "finetuned"],
-    typer.Option(help="Which forecaster answers; `finetuned` is fitted once to what lies before the first cutoff."),
+    Literal["baseline", "pretrained", "finetuned"],
+    typer.Option(
+        help="Who answers: `pretrained` knows made-up shops alone, `finetuned` what lies before the first cutoff."
+    ),
 ]
 Cumulative = Annotated[bool, typer.Option("--cumulative", help="Add c0.01 … cmean: demand summed over the days 1 … h.")]
 Seeds = Annotated[int, typer.Option(min=1, max=20, help="Nets to fit and average.")]
+MaybeTaskDir = Annotated[
+    Path | None, typer.Argument(metavar="[TASK_DIR]", help="Folder of panel.parquet, static.parquet, task.json.")
+]
+Pretrain = Annotated[bool, typer.Option("--pretrain", help="Fit to made-up shops instead of a task.")]
+MaybeSteps = Annotated[
+    int | None,
+    typer.Option("--steps", min=1, max=1_000_000, help="Steps of the optimiser: 1,000, or 3,000 to pretrain."),
+]
 Steps = Annotated[int, typer.Option(min=1, max=1_000_000, help="Steps of the optimiser for each net.")]
 
 
@@ -61,6 +71,8 @@ def backtest(
         if model == "finetuned":
             fitted = _finetuned(task_dir, Path(folder), seeds, steps, figures)
             forecaster = fitted.forecaster(f"finetuned-{seeds}")
+        elif model == "pretrained":
+            forecaster = _pretrained()
         note(f"forecasting {task_dir} with {forecaster.name}")
         started_s = time.perf_counter()
         figures["rows"] = write_backtest(task_dir, forecaster, out, cumulative=cumulative)
@@ -73,18 +85,51 @@ def backtest(
         print_table("backtest", told + _told(figures))
 
 
-def train(task_dir: TaskDir, out: FolderOut, seeds: Seeds = 1, steps: Steps = 1000, json: Json = False) -> None:
+def _write_pretrained(out: Path, steps: int | None, figures: dict[str, Any]) -> int:
+    """Fit a net to made-up shops and write it; how many there are comes back."""
+    from dataclasses import replace
+
+    from models.pretrain import RECIPE, pretrain
+
+    recipe, started_s = RECIPE if steps is None else replace(RECIPE, steps=steps), time.perf_counter()
+    with sharing("fitting a net to made-up shops") as progress:
+        model = pretrain(recipe, progress=lambda done: progress(done / recipe.steps))
+    model.save_pretrained(out / "0")
+    figures |= {"fit_s": round(time.perf_counter() - started_s, 1), "choices": []}
+    return 1
+
+
+def _pretrained() -> Forecaster:
+    from models.pretrain import pretrained
+
+    return pretrained()
+
+
+def train(
+    out: FolderOut,
+    task_dir: MaybeTaskDir = None,
+    pretrain: Pretrain = False,
+    seeds: Seeds = 1,
+    steps: MaybeSteps = None,
+    json: Json = False,
+) -> None:
     """Fit nets to what lies before the first cutoff of a task, or to all of it where it has none.
 
-    Reads panel.parquet, static.parquet and task.json in TASK_DIR, as `backtest` does.
+    Reads panel.parquet, static.parquet and task.json in TASK_DIR, as `backtest` does. With --pretrain it reads nothing:
+    the net is fitted to made-up shops, as the one in the package was.
 
     Writes a folder per net (config.json, model.safetensors), which Hugging Face's AutoModel reads once `models.encoder`
     is imported. Whether days of the month and of the year are read is chosen by validation on the last weeks.
     """
     if out.exists():
         raise typer.BadParameter(f"{str(out)!r} exists", param_hint="--out")
+    if (task_dir is None) != pretrain:
+        raise typer.BadParameter("name a task or say --pretrain, one of the two", param_hint="TASK_DIR")
     figures: dict[str, Any] = {"out": str(out)}
-    _finetuned(task_dir, out, seeds, steps, figures)
+    if task_dir is None:
+        seeds = _write_pretrained(out, steps, figures)
+    else:
+        _finetuned(task_dir, out, seeds, 1000 if steps is None else steps, figures)
     if json:
         print_json(figures)
     else:

@@ -60,7 +60,7 @@ def test_it_reads_nothing_behind_the_first_cutoff_and_says_what_it_chose(tmp_pat
     assert [one.dates for one in plain.choices] == [False, True]
     best = min(plain.choices, key=lambda one: one.wql)
     config = load(plain.folders[0]).config
-    assert (config.dates, config.covariates, config.integer) == (best.dates, ["promo"], True)
+    assert (config.dates, config.covariates) == (best.dates, ["promo"])
     assert shares[-1] == 1.0
     assert shares == sorted(shares)
 
@@ -102,3 +102,6 @@ def test_the_commands_fit_write_and_forecast(tmp_path: Path) -> None:
     assert run(["train", str(task), "--steps", "2", "--seeds", "2", "--out", str(nets)]) == 0
     assert sorted(path.name for path in nets.iterdir()) == ["0", "1"]
     assert run(["train", str(task), "--out", str(nets)]) == 2
+    assert run(["train", "--out", str(tmp_path / "none")]) == 2
+    assert run(["train", str(task), "--pretrain", "--out", str(tmp_path / "none")]) == 2
+    assert run(["backtest", str(task), "--model", "pretrained", "--out", str(out)]) == 0

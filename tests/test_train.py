@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 
 from models.encoder import EncoderConfig
 from models.panel import Panel
 from models.serving import EncoderForecaster
 from models.task import Task, TaskFile
-from models.train import Recipe, fit, is_whole, origins
+from models.train import Recipe, fit, origins
 
 DAYS, LAST = 300, 270
 RECIPE = Recipe(steps=120, windows=64, horizons=4)
@@ -35,9 +34,9 @@ def error(task: Task, forecaster: EncoderForecaster) -> float:
 
 def test_it_learns_what_a_promotion_does() -> None:
     task = promoted()
-    panel, config = Panel(task), EncoderConfig(("promo",), integer=True)
+    panel, config = Panel(task), EncoderConfig(("promo",))
     fitted = EncoderForecaster([fit(panel, LAST, config, RECIPE)], "x")
-    blind = EncoderForecaster([fit(panel, LAST, EncoderConfig((), integer=True), RECIPE)], "x")
+    blind = EncoderForecaster([fit(panel, LAST, EncoderConfig(()), RECIPE)], "x")
     assert error(task, fitted) < 0.2 < error(task, blind)
 
 
@@ -65,8 +64,3 @@ def test_windows_to_learn_from_have_a_season_behind_and_a_step_ahead() -> None:
     of_three = found.cutoff[found.series == 3]
     assert (of_three.min(), of_three.max()) == (106, LAST - 1)
     assert not (found.series == 4).any()
-
-
-@pytest.mark.parametrize(("demand", "whole"), [([1, 2, np.nan], True), ([1, 2.5, 0], False), ([np.nan], True)])
-def test_whole_demand_is_told_from_weights(demand: list[float], whole: bool) -> None:
-    assert is_whole(np.array([demand], np.float32)) is whole
