@@ -80,6 +80,11 @@ class SeasonalWindow:
         """Published as ``model``; changes when a figure would."""
         return "baseline-1"
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """None: demand says it all."""
+        return ()
+
     def forecast(self, batch: ForecastBatch) -> Forecast:
         """Forecast every row of the batch.
 

@@ -91,7 +91,8 @@ class ForecastBatch:
     known
         Covariates known for the past and the horizon, per name, float32 (B, T + H), NaN where unknown.
     weeks
-        Demand per whole week, oldest first, NaN before the series began, float32 (B, W), or None.
+        Demand per whole calendar week before that of step 1, oldest first, float32 (B, W), or None; NaN before the
+        series began, and where a week is not final yet.
     """
 
     demand: F32
@@ -152,6 +153,11 @@ class Forecaster(Protocol):
     @property
     def name(self) -> str:
         """Name and digest, for example ``retail-1@sha256:…`` or ``baseline-1``."""
+        ...
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Channels of history that it reads beyond demand; with any, it is given weeks and known covariates too."""
         ...
 
     def forecast(self, batch: ForecastBatch) -> Forecast:

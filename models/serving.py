@@ -47,6 +47,11 @@ class EncoderForecaster:
         """Name and digest."""
         return self._name
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The price charged."""
+        return ("price",)
+
     def forecast(self, batch: ForecastBatch) -> Forecast:
         """Forecast every row.
 

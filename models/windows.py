@@ -127,18 +127,23 @@ def windows_of(batch: ForecastBatch, covariates: Sequence[str]) -> Windows:
     price = batch.channels.get("price", np.empty((rows, 0), np.float32))
     return Windows(
         demand=torch.from_numpy(_newest(demand, span, np.nan)),
-        future_open=torch.from_numpy(batch.future_open),
+        future_open=_own(batch.future_open),
         past_open=torch.from_numpy(_newest(batch.is_open, span, True)),
-        observed=torch.from_numpy(batch.observed),
-        elapsed=torch.from_numpy(batch.elapsed),
-        day=torch.from_numpy(batch.day),
-        hour=torch.from_numpy(batch.hour),
+        observed=_own(batch.observed),
+        elapsed=_own(batch.elapsed),
+        day=_own(batch.day),
+        hour=_own(batch.hour),
         weeks=torch.from_numpy(_newest(weeks, WEEKS, np.nan)),
         known=torch.from_numpy(known),
         price=torch.from_numpy(_newest(price, span, np.nan)),
         prices=tuple(index for index, name in enumerate(covariates) if name == PRICE),
         season=batch.season,
     )
+
+
+def _own(values: npt.NDArray[Any]) -> Tensor:
+    """A copy: what is handed in may be read-only, or a view of something that changes."""
+    return torch.from_numpy(np.array(values))
 
 
 def _newest(values: npt.NDArray[Any], span: int, missing: float) -> npt.NDArray[Any]:

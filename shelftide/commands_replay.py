@@ -9,11 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from shelftide.report import Json, counting, moment, print_json, print_table
+
+if TYPE_CHECKING:
+    from models.forecast import Forecaster
 
 _SHOP = "Settings of the shop"
 _Bucket = Literal["day", "hour"]
@@ -37,6 +40,8 @@ Shards = Annotated[int, _option("Play a group of N workers.", metavar="N", min=1
 Sort = Annotated[bool, typer.Option("--sort", help="Sort by event time first, in memory.")]
 Until = Annotated[str | None, _option("Let time pass up to T at the end (RFC 3339 or epoch ms), so that open buckets "
                                       "close.", metavar="T")]  # fmt: skip
+Model = Annotated[Literal["baseline", "pretrained"], _option("Who forecasts; `pretrained` is the shipped encoder.",
+                                                              show_default=True)]  # fmt: skip
 Chunk = Annotated[int, _option("Records decoded at a time; no output depends on it.", metavar="N", min=1,
                                max=1_000_000, show_default=True)]  # fmt: skip
 Settings = Annotated[
@@ -58,6 +63,7 @@ def replay(
     shards: Shards = 1,
     sort: Sort = False,
     until: Until = None,
+    model: Model = "baseline",
     chunk: Chunk = 8192,
     settings: Settings = None,
     time_zone: TimeZone = None,
@@ -103,13 +109,22 @@ def replay(
         raise typer.BadParameter(f"{str(out)!r} is a file; name a folder", param_hint="--out")
     started_s = time.perf_counter()
     with counting(f"replaying {', '.join(events)}", "records") as advance:
-        summary = play(events, out, config, sort=sort, progress=advance, rows=chunk)
+        summary = play(events, out, config, sort=sort, forecaster=_forecaster(model), progress=advance, rows=chunk)
     seconds = time.perf_counter() - started_s
     timing = {"seconds": round(seconds, 3), "events_per_s": round(summary["records"] / seconds)}
     if json:
         print_json({**summary, "timing": timing})
     else:
         print_table(f"replay into {out}", summary_rows(summary, timing))
+
+
+def _forecaster(model: str) -> Forecaster | None:
+    """The one named; None is the baseline."""
+    if model == "baseline":
+        return None
+    from models.pretrain import pretrained
+
+    return pretrained()
 
 
 def _pairs(texts: list[str] | None, option: str) -> dict[str, str] | None:

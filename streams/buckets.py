@@ -272,9 +272,14 @@ class Buckets:
         return own, bucket, demand
 
     def weeks(self, slots: Slots, state: ZoneState) -> npt.NDArray[np.float32]:
-        """Demand of the weeks all of whose days are final, oldest first, NaN before a series began, (B, weeks - 1)."""
-        week = self._week(state, state.final)
+        """Demand of the weeks before that of the open bucket, oldest first, (B, weeks - 1).
+
+        NaN before a series began, and where a week has days that are not final yet.
+        """
+        week = self._week(state, state.open)
         demand = self.panes.week_demand(slots, week)
+        if unfinished := week - self._week(state, state.final):
+            demand[:, -unfinished:] = np.nan
         first, which = np.unique(self.series["first"][slots], return_inverse=True)
         begun = np.array([self._week(state, int(bucket)) for bucket in first], np.int64)[which]
         demand[np.arange(-demand.shape[1], 0)[None, :] + week < begun[:, None]] = np.nan

@@ -100,8 +100,9 @@ class Engine:
         )
         self.intake = Intake(config.time, config.dedupe, self.series)
         self.catalog, self.listed, self.holidays = Catalog(), ListedPrices(config.max_series), Holidays()
+        chosen = forecaster or SeasonalWindow()
         self.refresh = Refresh(
-            forecaster or SeasonalWindow(),
+            chosen,
             config.horizon,
             self.series,
             self.buckets,
@@ -109,6 +110,7 @@ class Engine:
             self.listed,
             self.holidays,
             shard,
+            chosen.channels,
         )
         self.positions = Positions(config.max_series)
         self.prices = PriceAlerts(config.prices, config.max_series)

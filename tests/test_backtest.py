@@ -63,6 +63,7 @@ class Spy:
     """A forecaster that keeps what it was shown, and says nothing of its own."""
 
     name = "spy-1"
+    channels = ()
 
     def __init__(self) -> None:
         self.batches: list[ForecastBatch] = []
@@ -170,6 +171,7 @@ def test_a_file_holds_what_the_table_holds_and_nothing_is_left_beside_it(
 def test_a_failing_forecaster_leaves_no_file(tmp_path: Path, two_series: pl.DataFrame) -> None:
     class Failing:
         name = "failing-1"
+        channels = ()
 
         def forecast(self, batch: ForecastBatch) -> Forecast:
             raise MemoryError

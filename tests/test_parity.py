@@ -224,3 +224,19 @@ def test_weeks_are_whole_weeks_oldest_first() -> None:
     assert weeks.shape == (1, 103)  # the running week has the last of 104 columns
     assert weeks[0, -3:].tolist() == [7, 14, 21]
     assert np.isnan(weeks[0, :-3]).all()
+
+
+def test_a_week_that_is_over_but_not_final_is_unknown() -> None:
+    till = Till(EngineConfig(max_series=2))
+    till.take(*(order(MONDAY + n * DAY, 1 + n // 7) for n in range(28)), together=True)
+    engine, told = till.engine, list[list[float]]()
+    refresh = Refresh(engine.refresh.forecaster, 28, engine.series, engine.buckets, engine.catalog, engine.listed,
+                      engine.holidays, channels=CHANNELS)  # fmt: skip
+    for now in (MONDAY + 28 * DAY + HOUR, MONDAY + 28 * DAY + 3 * HOUR):
+        till.tick(now)
+        weeks = refresh.batch(np.array([0]), engine.buckets.zones[0], now).weeks
+        assert weeks is not None
+        told.append(weeks[0, -3:].tolist())
+    assert told[0][:2] == told[1][:2] == [14, 21]
+    assert np.isnan(told[0][2])
+    assert told[1][2] == 28

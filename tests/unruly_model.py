@@ -56,6 +56,8 @@ class UnrulyModel:
         Rows that fit its memory.
     """
 
+    channels = ()
+
     def __init__(self, script: Iterable[str] = (), fits: int = 1_000_000) -> None:
         self.name = "model-1"
         self.script = list(script)

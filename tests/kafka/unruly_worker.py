@@ -26,6 +26,7 @@ class Unruly:
     """Answers the first batch well, and then never again."""
 
     name = "model-1"
+    channels = ()
 
     def __init__(self, word: str) -> None:
         self._word = word
