@@ -14,10 +14,12 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from streams.compiled import loaded
 from streams.state import Record, pack, unpack
 from streams.watermark import NEVER
 
@@ -54,8 +56,7 @@ class _Cells:
         self.count = 0
 
     def _home(self, hashes: U64) -> npt.NDArray[np.int64]:
-        shift = np.uint64(64 - (len(self.cells).bit_length() - 1))
-        return ((hashes * _MULTIPLIER) >> shift).astype(np.int64)
+        return ((hashes * _MULTIPLIER) >> np.uint64(self._shift)).astype(np.int64)
 
     def contains(self, hashes: U64) -> npt.NDArray[np.bool_]:
         """Tell which hashes are in the table, shape (N,)."""
@@ -82,6 +83,19 @@ class _Cells:
             self._grow()
         self._place(hashes)
         self.count += len(hashes)
+
+    def see(self, kernels: Any, hashes: U64, old: _Cells) -> npt.NDArray[np.bool_]:
+        """Insert hashes that are neither here nor in the older table, each once; mark which these are, shape (N,)."""
+        while self.count + len(hashes) > _LOAD * len(self.cells):
+            self._grow()
+        fresh = np.empty(len(hashes), np.bool_)
+        own = np.ascontiguousarray(hashes)
+        self.count += kernels.see(own, self.cells, self._shift, old.cells, old._shift, _MULTIPLIER, fresh)
+        return fresh
+
+    @property
+    def _shift(self) -> int:
+        return 64 - (len(self.cells).bit_length() - 1)
 
     def _place(self, hashes: U64) -> None:
         mask = len(self.cells) - 1
@@ -162,6 +176,11 @@ class Dedupe:
             return np.zeros(0, np.bool_)
         self._settle()
         self._turn(watermark_ms)
+        kernels = loaded()
+        if kernels is not None and self._young.count + len(hashes) <= self._config.max_ids:
+            fresh = self._young.see(kernels, hashes, self._old)
+            self._note(np.where(hashes == 0, np.uint64(1), hashes)[fresh], newest_ms)
+            return fresh
         hashes = np.where(hashes == 0, np.uint64(1), hashes)
         fresh = _first_of_each(hashes)
         fresh[fresh] = ~self._young.contains(hashes[fresh])
@@ -171,10 +190,14 @@ class Dedupe:
             self.wraps += 1
             self._rotate()
         self._young.insert(new)
+        self._note(new, newest_ms)
+        return fresh
+
+    def _note(self, new: U64, newest_ms: int) -> None:
+        """Note ids that were put into the young generation."""
         self._young_ms = max(self._young_ms, newest_ms)
         self._pending.append(new)
         self._pending_ms = max(self._pending_ms, newest_ms)
-        return fresh
 
     def _turn(self, watermark_ms: int) -> None:
         """Drop the older generation where all of it is late."""

@@ -26,6 +26,7 @@ from streams import fields as f
 from streams.fields import epoch_ms as epoch_ms  # read beside the structs by everybody who reads their times
 from streams.fields import pack_currency as pack_currency
 from streams.fields import unpack_currency as unpack_currency
+from streams.packed import join
 
 
 class Kind(IntEnum):
@@ -330,7 +331,7 @@ class EventBatch:
     tick_ms
         The shell's clock when the record arrived, int64 (N,).
     sku, location
-        ``""`` and ``"default"`` for events without.
+        ``""`` and ``"default"`` for events without; texts of a buffer where kernels made them.
     id_hash
         xxh3_64 of the UTF-8 ``event_id``, uint64 (N,).
     quantity
@@ -347,6 +348,8 @@ class EventBatch:
         (index into this batch, event) of every row that is neither order nor click, in order.
     values, keys
         The records as they came, for dead letters of later stages.
+    series
+        Two words of `streams.key_index` for SKU and location, uint64 (N, 2), where kernels made them, otherwise None.
 
     Examples
     --------
@@ -362,8 +365,8 @@ class EventBatch:
     kind: npt.NDArray[np.uint8]
     time_ms: npt.NDArray[np.int64]
     tick_ms: npt.NDArray[np.int64]
-    sku: list[str]
-    location: list[str]
+    sku: Sequence[str]
+    location: Sequence[str]
     id_hash: npt.NDArray[np.uint64]
     quantity: npt.NDArray[np.int64]
     price: npt.NDArray[np.int64]
@@ -373,6 +376,7 @@ class EventBatch:
     facts: list[tuple[int, Event]]
     values: Sequence[bytes | None]
     keys: Sequence[bytes | None]
+    series: npt.NDArray[np.uint64] | None = None
 
     def __len__(self) -> int:
         return len(self.row)
@@ -386,12 +390,14 @@ class EventBatch:
         0
         """
         columns: dict[str, Any] = {}
-        picks = rows.tolist()
+        picks: list[int] = rows.tolist()
         for field in fields(self):
             column = getattr(self, field.name)
             if isinstance(column, np.ndarray):
                 columns[field.name] = column[rows]
-            elif field.name != "facts":
+            elif hasattr(column, "take"):
+                columns[field.name] = column.take(rows)
+            elif column is not None and field.name != "facts":
                 columns[field.name] = [column[i] for i in picks]
         at = {old: new for new, old in enumerate(picks)} if self.facts else {}
         facts = sorted(((at[i], event) for i, event in self.facts if i in at), key=itemgetter(0))
@@ -426,6 +432,7 @@ def concat(batches: Iterable[EventBatch]) -> EventBatch:
         name: np.concatenate([getattr(part, name) for part in parts]) if parts else np.zeros(0, dtype)
         for name, dtype in _DTYPES.items()
     }
+    hashed = [part.series for part in parts if part.series is not None]
     facts: list[tuple[int, Event]] = []
     offset = 0
     for part in parts:
@@ -433,9 +440,10 @@ def concat(batches: Iterable[EventBatch]) -> EventBatch:
         offset += len(part)
     return EventBatch(
         **columns,
-        sku=[sku for part in parts for sku in part.sku],
-        location=[location for part in parts for location in part.location],
+        sku=join([part.sku for part in parts]),
+        location=join([part.location for part in parts]),
         facts=facts,
-        values=[value for part in parts for value in part.values],
-        keys=[key for part in parts for key in part.keys],
+        values=join([part.values for part in parts]),
+        keys=join([part.keys for part in parts]),
+        series=np.concatenate(hashed) if hashed and len(hashed) == len(parts) else None,
     )

@@ -109,7 +109,7 @@ class Intake:
         letters = [(int(whole.row[at]), self._give_up(whole, i)) for i, at in plan.given_up]
         self._parked.keep(whole, plan.parked)
         whole, marks = _in_order(whole, plan), plan.watermark_ms
-        slots = self._series.find(whole.sku, whole.location)
+        slots = self._series.find(whole.sku, whole.location, whole.series)
         late = (_SOURCE[whole.kind] >= 0) & (whole.time_ms < marks - self.time.lateness_ms)
         letters += [(int(whole.row[i]), self._late(whole, i, int(marks[i]))) for i in np.flatnonzero(late).tolist()]
         keep = ~late

@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from streams.compiled import loaded
+
 U64 = npt.NDArray[np.uint64]
 I32 = npt.NDArray[np.int32]
 
@@ -65,7 +67,23 @@ class KeyIndex:
 
     def find(self, keys: Iterable[str]) -> I32:
         """Slot of each key, int32 (N,), -1 where it has none."""
-        hashes = hashes_of(keys)
+        return self.find_hashes(hashes_of(keys))
+
+    def find_hashes(self, hashes: U64) -> I32:
+        """Slot of each key by its hash (`hashes_of`), int32 (N,), -1 where it has none.
+
+        Examples
+        --------
+        >>> index = KeyIndex()
+        >>> index.put("mug", 7)
+        >>> index.find_hashes(hashes_of(["mug", "cup"])).tolist()
+        [7, -1]
+        """
+        kernels = loaded()
+        if kernels is not None and hashes.flags.writeable:
+            found = np.empty(len(hashes), np.int32)
+            kernels.find_keys(hashes, self._hashes, self._slots, int(self._shift), found)
+            return found
         out = np.full(len(hashes), -1, np.int32)
         at = self._home(hashes[:, 0])
         left = np.arange(len(hashes))

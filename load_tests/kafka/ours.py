@@ -35,6 +35,7 @@ def settings(kafka: KafkaSettings) -> dict[str, str]:
         "SHELFTIDE_KAFKA__APPLICATION_ID": kafka.application_id,
         "SHELFTIDE_KAFKA__PARTITIONS": str(kafka.partitions),
         "SHELFTIDE_WORKER__CLOCK": "record",
+        "SHELFTIDE_MODEL__NAME": "baseline",  # a run lasts seconds; torch takes as long to be imported
     }
 
 

@@ -19,6 +19,7 @@ from streams.events import EventBatch, concat
 from streams.kafka.inbox import Slice
 from streams.kafka.listener import NOBODY, Listener
 from streams.outputs import Origin, Output, dead_letter
+from streams.packed import Packed, Texts
 from streams.partition import Partitioner
 
 ITEM_TOPICS = (
@@ -139,10 +140,13 @@ class Arrivals:
         """Leave out events of SKUs that belong to another shard; they are dead letters."""
         if not len(batch) or topic_of(part.topic) not in ITEM_TOPICS:
             return batch
-        if self._known.issuperset(batch.sku):  # a quarter of the time that looking up each partition takes
+        packed = isinstance(batch.sku, Texts)  # which a kernel looks up
+        if not packed and self._known.issuperset(batch.sku):  # a quarter of the time that looking up each takes
             return batch
         shards = self._partitioner.of(batch.sku)
         right = shards == self._number
+        if packed and right.all():
+            return batch
         if right.all():
             if len(self._known) > MOST_KNOWN:
                 self._known.clear()
@@ -180,7 +184,7 @@ def origin_of(part: Slice, at: int) -> Origin:
 def _between_deletions(part: Slice) -> Iterator[tuple[int, int]]:
     """Runs of records; a null value is a run of its own, for its time is that of the record."""
     start = 0
-    if None in part.values:
+    if part.values.absent.any() if isinstance(part.values, Packed) else None in part.values:
         for at, value in enumerate(part.values):
             if value is None:
                 if at > start:

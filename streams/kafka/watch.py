@@ -174,7 +174,7 @@ class Watch(Listener):
             tasks = list(shards.tasks.items())
             for number, task in tasks:
                 self._follow_task(number, task)
-            self.metrics.follow_executor(executor.stats, executor.model)
+            self.metrics.follow_executor(executor.stats, executor.forecaster.name)
             self.metrics.ready.set(self.ready() is True)
             self.metrics.rebalances.follow(shards.rebalances)
             self.metrics.records_lost.follow(shards.lost_records)
