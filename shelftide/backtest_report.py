@@ -1,0 +1,375 @@
+"""The report of a backtest: one page of figures and pictures that needs nothing but a browser.
+
+In: a judged backtest, its forecaster, what each input is worth. Out: a page, and the same figures for a terminal.
+Must not know: how forecasts are made, how measures are defined. Rule: the same backtest gives the same bytes; whatever
+a picture shows stands in a table as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+import numpy as np
+
+from models.baseline import SeasonalWindow
+from models.forecast import LEVELS, Forecaster
+from models.judge import Fan, Judge, fan, judged, ranked
+from models.measures import Figures
+from models.task import Task, bucket_times
+from shelftide.markup import amount, page, percent, ratio, shown, tag
+from shelftide.pictures import SHOWN_LEVELS, Line, Words, bar, calibration_chart, day, fan_chart, line_chart, spread
+from shelftide.report_style import STYLE
+from streams.files import EventWriter
+
+POLICIES = {
+    "baseline": "nothing is fitted; each cutoff is answered from what lies before it",
+    "pretrained": "not fitted to this task; the net has seen made-up shops alone",
+    "finetuned": "fitted once before the first cutoff, and not again",
+}
+"""When a model was fitted, by its name on the command line."""
+
+MEASURES = {
+    "wql": ("WQL", "Weighted quantile loss: mean over the levels .1 to .9 of twice the pinball loss, over demand."),
+    "wape": ("WAPE", "Absolute error of the median, over demand."),
+    "mase": (
+        "MASE",
+        "Absolute error of the median, over the change from season to season before the cutoff.",
+    ),
+    "coverage": ("coverage80", "Outcomes from q0.1 to q0.9, ideally 80 %. Rare counts lie above by construction."),
+    "bias": ("bias", "Median less outcome, over demand. Of rare counts the median lies below the mean."),
+}
+_SHARES = ("coverage", "bias")
+_MOST_ROWS = 200
+_SERIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class InputWorth:
+    """What one input is worth: the WQL of the model without it, and by how much that is more."""
+
+    name: str
+    wql_without: float
+    change: float
+
+
+@dataclass(frozen=True, slots=True)
+class Backtest:
+    """What a report is about.
+
+    Attributes
+    ----------
+    judge
+        That has watched all windows of the task.
+    forecaster
+        Who answered.
+    policy
+        When it was fitted, in words.
+    inputs
+        What each input is worth, where somebody has found out.
+    """
+
+    judge: Judge
+    forecaster: Forecaster
+    policy: str
+    inputs: Sequence[InputWorth] = ()
+
+
+def measures(judge: Judge) -> dict[str, float | None] | None:
+    """Figures over everything by name, None where undefined; None in all where no outcome is known."""
+    if not judge.tally.known:
+        return None
+    found = judge.tally.in_all()
+    values = {title.lower(): float(getattr(found, name)) for name, (title, _) in MEASURES.items()}
+    return {name: round(value, 6) if np.isfinite(value) else None for name, value in values.items()}
+
+
+def measure_rows(judge: Judge) -> list[tuple[str, str]]:
+    """The same for a terminal."""
+    if not judge.tally.known:
+        return [("measures", "no actuals")]
+    found = judge.tally.in_all()
+    return [(title, _cell(name, float(getattr(found, name)))) for name, (title, _) in MEASURES.items()]
+
+
+def write_report(path: Path, backtest: Backtest) -> None:
+    """Write the page; it appears under its name when it is complete.
+
+    Raises
+    ------
+    FileError
+        If it cannot be written.
+    """
+    with EventWriter(path) as file:
+        file.write_block(report(backtest))
+
+
+def report(backtest: Backtest) -> bytes:
+    """Make the page: header, figures, fans, calibration, losses by step and cutoff, inputs."""
+    judge, task = backtest.judge, backtest.judge.task
+    title = f"Backtest of {shown(backtest.forecaster.name)}"
+    plain = isinstance(backtest.forecaster, SeasonalWindow)
+    baseline = None if plain or not judge.tally.known else judged(task, SeasonalWindow())
+    sections = [_header(title, backtest)]
+    if judge.tally.known:
+        sections += [_figures(judge, baseline), _fans(backtest, baseline), _losses(judge, baseline)]
+        sections += [_inputs(backtest.inputs)] if backtest.inputs else []
+    else:
+        told = "The task does not hold what came after its cutoffs, so there are no figures."
+        sections += [_section("Figures", tag("p", told)), _fans(backtest, None)]
+    return page(title, STYLE, tag("main", *sections))
+
+
+# ------------------------------------------------------------------------------------------------ sections
+def _header(title: str, backtest: Backtest) -> Element:
+    task, known = backtest.judge.task, backtest.judge.tally.known
+    cutoffs = np.unique(task.cutoff)
+    first, last = (_time(time, task) for time in bucket_times(task.first_bucket + cutoffs[[0, -1]], task.file.freq))
+    several: list[str | Element] = [f"{len(cutoffs):,}, from ", first, " to ", last]
+    windows = len(task.cutoff)
+    rows: list[tuple[str | Element, ...]] = [
+        ("Task", shown(task.file.name) if task.file.name else "without a name"),
+        ("Model", shown(backtest.forecaster.name)),
+        ("Fitted", backtest.policy),
+        ("Series", f"{len(np.unique(task.series)):,}"),
+        ("Cutoffs", *(several if len(cutoffs) > 1 else ["1, ", first])),
+        ("Horizon", f"{task.file.horizon} {_unit(task)}s; a season has {task.file.season}"),
+        ("Judged", f"{known:,} of {windows * task.file.horizon:,} forecasts, those whose outcome the task holds"),
+    ]
+    told = [part for head, *text in rows for part in (tag("dt", head), tag("dd", *text))]
+    return tag("header", tag("h1", title), tag("dl", *told))
+
+
+def _figures(judge: Judge, baseline: Judge | None) -> Element:
+    """Figures in all, beside those of the baseline."""
+    heads = ["measure", "model", *(["baseline", "change"] if baseline else [])]
+    rows: list[list[str | Element]] = []
+    for name, (title, _) in MEASURES.items():
+        ours = float(getattr(judge.tally.in_all(), name))
+        row: list[str | Element] = [title, _cell(name, ours)]
+        if baseline:
+            theirs = float(getattr(baseline.tally.in_all(), name))
+            row += [_cell(name, theirs), _difference(name, ours, theirs)]
+        rows.append(row)
+    notes = [tag(kind, text) for pair in MEASURES.values() for kind, text in zip(("dt", "dd"), pair, strict=True)]
+    beside = " The baseline takes the quantiles of the last twelve same weekdays." if baseline else ""
+    what = f"Less is better for WQL, WAPE and MASE.{beside}"
+    parts = [_table(heads, rows, "figures"), tag("dl", *notes, class_="notes")]
+    return _section("Figures", tag("p", what, class_="soft"), tag("div", *parts, class_="beside"))
+
+
+def _fans(backtest: Backtest, baseline: Judge | None) -> Element:
+    """Forecasts of three series, and which series lose most."""
+    judge = backtest.judge
+    legend = _legend(("line actual", "sold"), ("line median", "median"), ("band", "80 %"), ("band wide", "98 %"))
+    cards = [
+        _fan_card(f"fan-{number}", label, fan(judge, backtest.forecaster, series), judge.task)
+        for number, (label, series) in enumerate(_chosen(judge))
+    ]
+    unit = _unit(judge.task)
+    share = "80 and 98\N{NO-BREAK SPACE}%"
+    what = f"Each at its last cutoff, with eight seasons before it; the bands should hold {share} of the {unit}s."
+    parts = [tag("p", what, class_="soft"), legend, tag("div", *cards, class_="charts")]
+    if judge.tally.known:
+        parts.append(_details(f"The {_SERIES} series that lose most", _series_table(judge, baseline)))
+    return _section("Forecasts of single series", *parts)
+
+
+def _chosen(judge: Judge) -> list[tuple[str, int]]:
+    """Best, median and worst series; where no outcome is known, those that sold most before their first cutoffs."""
+    order = ranked(judge).tolist()
+    if order:
+        labels = {order[len(order) // 2]: "median", order[-1]: "worst"} | {order[0]: "best"}  # of one series: best
+        return [(labels[series], series) for series in order if series in labels]
+    task = judge.task
+    series, windows = np.unique(task.series, return_index=True)
+    ends = (task.cutoff[windows] + 1).tolist()
+    past = [task.demand[row, :end].astype(np.float64) for row, end in zip(series.tolist(), ends, strict=True)]
+    sold = [float(one[np.isfinite(one)].sum()) for one in past]
+    return [("sells most", int(series[at])) for at in np.argsort(sold, kind="stable")[::-1][:3]]
+
+
+def _fan_card(name: str, label: str, shown_fan: Fan, task: Task) -> Element:
+    """One forecast as a picture with its numbers."""
+    title = f"{label}: {shown(shown_fan.unique_id)}"
+    loss = f"WQL {ratio(shown_fan.wql)} in all, " if np.isfinite(shown_fan.wql) else ""
+    cutoff = _moment(shown_fan.cutoff, task)
+    desc = f"Demand before and after {cutoff}, the median forecast, its 80 and 98 % bands."
+    chart = fan_chart(shown_fan, task.file.season, Words(name, title, desc, "", f"units a {_unit(task)}"))
+    columns = [shown_fan.quantiles[:, LEVELS.index(level)] for level in SHOWN_LEVELS]
+    rows: list[list[str | Element]] = [
+        [
+            _time(time, task),
+            amount(float(value)) if np.isfinite(value) else "–",
+            *(amount(float(q[step])) for q in columns),
+        ]
+        for step, (time, value) in enumerate(zip(shown_fan.times, shown_fan.actual, strict=True))
+    ]
+    heads = [_unit(task), "sold", *(f"q{level:g}" for level in SHOWN_LEVELS)]
+    caption = tag("figcaption", loss, "cutoff ", _time(shown_fan.cutoff, task))
+    return tag(
+        "figure",
+        tag("h3", f"{label}: ", tag("bdi", shown(shown_fan.unique_id))),
+        caption,
+        chart,
+        _details("Numbers", _table(heads, rows)),
+    )
+
+
+def _series_table(judge: Judge, baseline: Judge | None) -> Element:
+    series = judge.task.series
+    loss, demand = judge.tally.loss(series), judge.tally.demand(series)
+    ours, theirs = judge.by_series().wql, baseline.by_series().wql if baseline else None
+    rows: list[list[str | Element]] = []
+    for at in np.argsort(-loss, kind="stable")[:_SERIES].tolist():
+        shares = [amount(float(demand[at])), percent(float(loss[at] / loss.sum()) if loss.sum() else 0.0)]
+        told = [*shares, ratio(float(ours[at])), *([] if theirs is None else [ratio(float(theirs[at]))])]
+        rows.append([tag("bdi", shown(judge.task.ids[at])), *told])
+    heads = ["series", "demand", "share of all loss", "WQL", *(["baseline's WQL"] if baseline else [])]
+    return _table(heads, rows)
+
+
+def _losses(judge: Judge, baseline: Judge | None) -> Element:
+    """Calibration, and WQL by step and by cutoff."""
+    both = [("model", judge), *([("baseline", baseline)] if baseline else [])]
+    legend = _legend(("line model", "model"), ("line other", "baseline")) if baseline else tag("span")
+    cards = [_calibration_card(both), _step_card(both), _cutoff_card(both)]
+    return _section("Where it is right and wrong", legend, tag("div", *cards, class_="charts"))
+
+
+Both = Sequence[tuple[str, Judge]]
+
+
+def _calibration_card(both: Both) -> Element:
+    below, at_most = both[0][1].tally.shares()
+    levels = np.array(LEVELS)
+    desc = "For each quantile level the share of outcomes below the quantile and at or below it; ideal on the diagonal."
+    chart = calibration_chart(
+        levels, below, at_most, Words("calibration", "Calibration", desc, "level", "share of outcomes")
+    )
+    shares = [side for _, judge in both for side in judge.tally.shares()]
+    rows = [[f"{level:g}", *(percent(float(side[at])) for side in shares)] for at, level in enumerate(LEVELS)]
+    heads = ["level", *(f"{name}: {side}" for name, _ in both for side in ("below", "at or below"))]
+    what = "Share of outcomes below each quantile, up to that at or below it; ideal on the line."
+    return _card("Calibration of the model", what, chart, _table(heads, rows))
+
+
+def _step_card(both: Both) -> Element:
+    task = both[0][1].task
+    at = np.arange(1.0, task.file.horizon + 1)
+    seasons = sorted({1, *range(task.file.season, len(at) + 1, task.file.season)})
+    places = seasons if 2 < len(seasons) < 7 else [n + 1 for n in spread(len(at))]
+    ticks = [(float(n), amount(n)) for n in places]
+    words = Words("steps", "Loss by step", "WQL of each step of the horizon.", f"{_unit(task)}s ahead", "WQL")
+    figures = [(name, judge.tally.by_step()) for name, judge in both]
+    chart = line_chart(_lines(figures), at, ticks, words)
+    return _card(
+        "Loss by step",
+        "WQL of each step of the horizon; a gap had no demand.",
+        chart,
+        _loss_table("step", [f"{n:g}" for n in at], figures),
+    )
+
+
+def _cutoff_card(both: Both) -> Element:
+    task, figures = both[0][1].task, [(name, judge.by_cutoff()[1]) for name, judge in both]
+    times = both[0][1].by_cutoff()[0]
+    at = times.astype(np.float64)
+    ticks = [(float(at[n]), day(times[n])) for n in spread(len(at), 4)]
+    words = Words("cutoffs", "Loss by cutoff", "WQL of the horizon after each cutoff.", "cutoff", "WQL")
+    chart = line_chart(_lines(figures), at, ticks, words)
+    table = _loss_table("cutoff", [_time(time, task) for time in times], figures)
+    return _card("Loss by cutoff", "WQL of the horizon after each cutoff.", chart, table)
+
+
+def _inputs(inputs: Sequence[InputWorth]) -> Element:
+    """What each input is worth, the greatest first."""
+    order = sorted(inputs, key=lambda one: -one.change if np.isfinite(one.change) else np.inf)
+    most = max((abs(one.change) for one in inputs if np.isfinite(one.change)), default=0.0)
+    rows: list[list[str | Element]] = []
+    for one in order:
+        change = f"{'+' if one.change > 0 else ''}{ratio(one.change)}"
+        picture: str | Element = bar(one.change, most, f"{change} WQL") if np.isfinite(one.change) else ""
+        rows.append([shown(one.name), picture, change, ratio(one.wql_without)])
+    what = "WQL of the model without an input, less its WQL with it: above zero, the input saves that much loss."
+    return _section(
+        "What each input is worth",
+        tag("p", what, class_="soft"),
+        _table(["input", "", "change", "WQL without it"], rows),
+    )
+
+
+# ------------------------------------------------------------------------------------------------ parts of a page
+def _section(title: str, *content: Element) -> Element:
+    return tag("section", tag("h2", title), *content)
+
+
+def _card(title: str, what: str, chart: Element, table: Element) -> Element:
+    return tag("figure", tag("h3", title), tag("figcaption", what), chart, _details("Numbers", table))
+
+
+def _details(summary: str, content: Element) -> Element:
+    return tag("details", tag("summary", summary), content)
+
+
+def _lines(figures: Sequence[tuple[str, Figures]]) -> list[Line]:
+    return [Line(name, kind, one.wql) for (name, one), kind in zip(figures, ("model", "other"), strict=False)]
+
+
+def _loss_table(head: str, places: Sequence[str | Element], figures: Sequence[tuple[str, Figures]]) -> Element:
+    rows = [[place, *(ratio(float(one.wql[at])) for _, one in figures)] for at, place in enumerate(places)]
+    return _table([head, *(f"WQL of the {name}" for name, _ in figures)], rows)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str | Element]], kind: str = "numbers") -> Element:
+    """A table whose first column names the rows."""
+    body = [
+        tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:])) for row in rows[:_MOST_ROWS]
+    ]
+    head = tag("thead", tag("tr", *(tag("th", text, scope="col") for text in heads)))
+    parts = [tag("table", head, tag("tbody", *body), class_=kind)]
+    if len(rows) > _MOST_ROWS:
+        parts.append(tag("p", f"The first {_MOST_ROWS} of {len(rows):,}.", class_="soft"))
+    return tag("div", *parts, class_="scroll")
+
+
+def _legend(*entries: tuple[str, str]) -> Element:
+    """What colours and strokes mean."""
+    return tag("ul", *_swatches(entries), class_="legend")
+
+
+def _swatches(entries: Iterable[tuple[str, str]]) -> Iterable[Element]:
+    for kind, name in entries:
+        drawn = (
+            tag("rect", width=32, height=14, y=1, class_=kind)
+            if kind.startswith("band")
+            else tag("path", d="M1 8H31", class_=kind)
+        )
+        yield tag("li", tag("svg", drawn, viewBox="0 0 32 16", aria_hidden="true"), name)
+
+
+def _cell(name: str, value: float) -> str:
+    return percent(value, signed=name == "bias") if name in _SHARES else ratio(value)
+
+
+def _difference(name: str, ours: float, theirs: float) -> str:
+    """Relative, or in points where the measure is a share."""
+    if name in _SHARES:
+        return percent(ours - theirs, signed=True).replace("%", "pt")
+    return percent(ours / theirs - 1 if theirs else float("nan"), signed=True)
+
+
+def _unit(task: Task) -> str:
+    return "day" if task.file.freq == "D" else "hour"
+
+
+def _moment(time: np.datetime64, task: Task) -> str:
+    """A bucket's start, to what its width needs."""
+    return str(time.astype("datetime64[D]" if task.file.freq == "D" else "datetime64[m]")).replace("T", " ")
+
+
+def _time(time: np.datetime64, task: Task) -> Element:
+    """The same, which no line breaks."""
+    return tag("time", _moment(time, task))
