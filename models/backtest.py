@@ -2,14 +2,14 @@
 
 In: a task folder (`models.task`) and any `Forecaster`.
 Out: one row per (series, cutoff, step): unique_id, cutoff, ds, h, q…, mean, and with cumulative c…, cmean.
-Must not know: which forecaster it is, scores. Rule: a window holds nothing later than its cutoff but known columns, so
-that changing the future changes no byte of the table.
+Must not know: which forecaster it is, scores (whoever watches may keep them). Rule: a window holds nothing later than
+its cutoff but known columns, so that changing the future changes no byte of the table.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +19,15 @@ import polars as pl
 
 from models.baseline import pool_of
 from models.forecast import LEVELS, Forecast, ForecastBatch, Forecaster, take
+from models.lender import Lender
 from models.panel import Panel
 from models.task import Task, TaskError, bucket_times, read_task
 
 BATCH_ROWS = 4096
 """Windows forecast at once: at 28 steps and 13 levels a batch's answer takes 12 MB."""
+
+Watch = Callable[[slice, Forecast], None]
+"""Is told of each answer as it is given: which windows of the task it answers, in their order, and the answer."""
 
 
 def backtest(folder: Path, forecaster: Forecaster, *, cumulative: bool = False) -> pl.DataFrame:
@@ -41,8 +45,17 @@ def backtest(folder: Path, forecaster: Forecaster, *, cumulative: bool = False) 
     return pl.concat(list(frames(read_task(folder), forecaster, cumulative=cumulative)))
 
 
-def write_backtest(folder: Path, forecaster: Forecaster, out: Path, *, cumulative: bool = False) -> int:
+def write_backtest(
+    task: Task | Path, forecaster: Forecaster, out: Path, *, cumulative: bool = False, watch: Watch | None = None
+) -> int:
     """Forecast every window of a task into a Parquet file; the file appears when it is complete.
+
+    Parameters
+    ----------
+    task
+        As read, or its folder.
+    watch
+        Told of each answer.
 
     Returns
     -------
@@ -55,12 +68,12 @@ def write_backtest(folder: Path, forecaster: Forecaster, out: Path, *, cumulativ
     OSError
         If the file cannot be written.
     """
-    task = read_task(folder)
+    task = task if isinstance(task, Task) else read_task(task)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".backtest-", dir=out.parent) as parts:
         rows = 0
         try:
-            for number, frame in enumerate(frames(task, forecaster, cumulative=cumulative)):
+            for number, frame in enumerate(frames(task, forecaster, cumulative=cumulative, watch=watch)):
                 frame.write_parquet(Path(parts) / f"{number:08d}.parquet")
                 rows += len(frame)
             whole = Path(parts) / "whole"
@@ -71,10 +84,10 @@ def write_backtest(folder: Path, forecaster: Forecaster, out: Path, *, cumulativ
     return rows
 
 
-def frames(task: Task, forecaster: Forecaster, *, cumulative: bool = False) -> Iterator[pl.DataFrame]:
+def frames(
+    task: Task, forecaster: Forecaster, *, cumulative: bool = False, watch: Watch | None = None
+) -> Iterator[pl.DataFrame]:
     """Forecast a task piece by piece, in the order of cutoff, series, step.
-
-    Windows of one cutoff form a batch: what young series borrow comes from the others as they were on that day.
 
     Raises
     ------
@@ -85,20 +98,43 @@ def frames(task: Task, forecaster: Forecaster, *, cumulative: bool = False) -> I
     if unknown:
         levels = ", ".join(f"{level:g}" for level in LEVELS)
         raise TaskError(f"task.json: level {unknown[0]:g} is not forecast; the levels are {levels}")
+    for part, answer in answers(task, forecaster):
+        yield _frame(task, task.series[part], task.cutoff[part], answer, cumulative)
+        if watch is not None:
+            watch(part, answer)
+
+
+def answers(task: Task, forecaster: Forecaster) -> Iterator[tuple[slice, Forecast]]:
+    """Forecast a task piece by piece: which windows, in their order, and the answer.
+
+    Windows of one cutoff form a batch: what young series borrow comes from the others as they were on that day.
+    """
     panel = Panel(task)
+    lender = Lender(panel)
     starts = np.flatnonzero(np.diff(task.cutoff, prepend=-1)).tolist()
     for start, stop in zip(starts, [*starts[1:], len(task.cutoff)], strict=True):
-        day = _with_pool(panel.batch(task.series[start:stop], task.cutoff[start:stop]))
+        day = _day(panel, lender, task.series[start:stop], task.cutoff[start:stop])
         for first in range(start, stop, BATCH_ROWS):
             last = min(first + BATCH_ROWS, stop)
-            answer = forecaster.forecast(take(day, slice(first - start, last - start)))
-            yield _frame(task, task.series[first:last], task.cutoff[first:last], answer, cumulative)
+            yield slice(first, last), forecaster.forecast(take(day, slice(first - start, last - start)))
 
 
-def _with_pool(batch: ForecastBatch) -> ForecastBatch:
-    """Let the young series of one cutoff, if there are any, borrow from all of it."""
+def answer_of(task: Task, forecaster: Forecaster, window: int) -> Forecast:
+    """Forecast one window again, as `answers` did; row 0 is the answer."""
+    day = np.flatnonzero(task.cutoff == task.cutoff[window])
+    panel = Panel(task)
+    batch = _day(panel, Lender(panel), task.series[day], task.cutoff[day])
+    at = int(np.searchsorted(day, window))
+    return forecaster.forecast(take(batch, slice(at, at + 1)))
+
+
+def _day(panel: Panel, lender: Lender, series: npt.NDArray[np.int64], cutoff: npt.NDArray[np.int64]) -> ForecastBatch:
+    """The windows of one cutoff; the young among them, if there are any, borrow from all series."""
+    batch = panel.batch(series, cutoff)
     young = (np.isfinite(batch.demand) & batch.is_open).sum(axis=1) < batch.season
-    return replace(batch, pool=pool_of(batch, groups=0)) if young.any() else batch
+    if not young.any():
+        return batch
+    return replace(batch, pool=pool_of(batch, groups=0), borrowed=lender.borrowed(series, int(cutoff[0]), young))
 
 
 def _frame(

@@ -1,6 +1,6 @@
 """The empirical same-phase window: what the same weekday (or hour) sold the last twelve times it was open.
 
-In: a `ForecastBatch`; for young series also a `Pool`, which `pool_of` makes from older ones.
+In: a `ForecastBatch`; for young series also a `Pool`, which `pool_of` makes from older ones, or what each borrows.
 Out: a `Forecast`; quantiles are those of the window, cumulative quantiles those of whole seasons drawn again.
 Must not know: shops, calendars, clocks. Rule: every sum runs over a fixed order of one row's own values, so that a
 row's answer has the same bits whatever rows stand beside it.
@@ -10,7 +10,8 @@ history has the phase before step 1. Per phase the newest `WINDOW` open and obse
 
 1. phases with `MIN_SAMPLES` or more speak for themselves;
 2. phases with fewer use all samples of the row;
-3. rows with less than one season of samples are *cold*: they borrow from the pool, the more the younger they are.
+3. rows with less than one season of samples are *cold*: they are what `ForecastBatch.borrowed` says, which knows
+   their few samples; where it says nothing they borrow from the pool, the more the younger they are.
 """
 
 from __future__ import annotations
@@ -21,7 +22,19 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from models.forecast import F32, LEVELS, Basis, Forecast, ForecastBatch, ForecastError, HorizonError, Pool
+from models.forecast import (
+    F32,
+    LEVELS,
+    Basis,
+    Forecast,
+    ForecastBatch,
+    ForecastError,
+    HorizonError,
+    Pool,
+    borrowing,
+    take,
+)
+from models.mixture import mixture
 from models.quantiles import I64, Cuts, cuts_of, interpolate, quantiles_of
 
 WINDOW = 12
@@ -116,12 +129,12 @@ class SeasonalWindow:
 
 
 def pool_of(batch: ForecastBatch, groups: int) -> Pool | None:
-    """Average what the mature rows of each group sell, for rows that have no history of their own.
+    """Mix what the mature rows of each group sell, for rows that have no history of their own.
 
     Parameters
     ----------
     batch
-        The rows to average; ``group`` says where each belongs, -1 counts for "all" alone.
+        The rows to mix; ``group`` says where each belongs, -1 counts for "all" alone.
     groups
         Number of groups. The pool has one more, the last: all mature rows. A group without any gets the same.
 
@@ -137,28 +150,47 @@ def pool_of(batch: ForecastBatch, groups: int) -> Pool | None:
     ...     demand=np.array([[2.0] * 14, [4.0] * 14], np.float32), is_open=np.ones((2, 14), bool),
     ...     future_open=np.ones((2, 1), bool), observed=np.zeros(2, np.float32), elapsed=np.zeros(2, np.float32),
     ...     day=np.zeros(2, int), hour=np.zeros(2, int), season=7, group=np.array([0, -1], np.int32))
-    >>> pool_of(batch, groups=2).quantiles[:, 0, 6].tolist()
-    [2.0, 3.0, 3.0]
+    >>> pool_of(batch, groups=2).quantiles[:, 0, [6, 7]].tolist()
+    [[2.0, 2.0], [2.0, 4.0], [2.0, 4.0]]
     """
-    total = np.zeros((groups + 1, batch.season, len(LEVELS)))
-    count = np.zeros(groups + 1, np.int64)
+    mature = np.flatnonzero((np.isfinite(batch.demand) & batch.is_open).sum(axis=1) >= batch.season)
+    if not len(mature):
+        return None
+    atoms, group = phase_quantiles(take(batch, mature)), batch.group[mature]
+    everyone = mixture(atoms, np.ones((1, len(atoms))))[0]
+    quantiles = np.tile(everyone, (groups + 1, 1, 1))
+    for own in np.unique(group[(group >= 0) & (group < groups)]).tolist():
+        some = atoms[group == own]
+        quantiles[own] = mixture(some, np.ones((1, len(some))))[0]
+    return Pool(quantiles)
+
+
+def phase_quantiles(batch: ForecastBatch) -> F32:
+    """Quantiles of each row's samples per phase of the season, (B, S, Q): what the row is forecast as, closures apart.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from models.forecast import ForecastBatch
+    >>> batch = ForecastBatch(
+    ...     demand=np.array([[2.0] * 14], np.float32), is_open=np.ones((1, 14), bool),
+    ...     future_open=np.ones((1, 1), bool), observed=np.zeros(1, np.float32), elapsed=np.zeros(1, np.float32),
+    ...     day=np.zeros(1, int), hour=np.zeros(1, int), season=7, group=np.array([-1], np.int32))
+    >>> phase_quantiles(batch)[0, :2, 6].tolist()
+    [2.0, 2.0]
+    """
+    out = np.empty((len(batch), batch.season, len(LEVELS)), np.float32)
     for start in range(0, len(batch), TILE_ROWS):
         tile = slice(start, start + TILE_ROWS)
-        phases = _phases(batch.demand[tile], batch.is_open[tile], batch.season, None, batch.group[tile])
-        group = batch.group[tile]
-        for rows, place in ((~phases.cold & (group >= 0), group), (~phases.cold, np.full(len(group), groups))):
-            np.add.at(total, place[rows], phases.quantiles[rows].astype(np.float64))
-            np.add.at(count, place[rows], 1)
-    if count[groups] == 0:
-        return None
-    mean = total / np.maximum(count, 1)[:, None, None]
-    mean[count == 0] = mean[groups]
-    return Pool(quantiles=mean.astype(np.float32))
+        out[tile] = _phases(batch.demand[tile], batch.is_open[tile], batch.season, None, batch.group[tile]).quantiles
+    return out
 
 
 def _forecast_tile(batch: ForecastBatch, tile: slice, result: Forecast) -> None:
     """Write the forecasts of one tile of rows into the result."""
     phases = _phases(batch.demand[tile], batch.is_open[tile], batch.season, batch.pool, batch.group[tile])
+    if batch.borrowed is not None:
+        _put_borrowed(phases, borrowing(take(batch, tile)), batch.borrowed[tile])
     horizon, season = batch.horizon, batch.season
     quantiles, mean = result.quantiles[tile], result.mean[tile]
     for first in range(0, horizon, season):
@@ -180,6 +212,13 @@ def _forecast_tile(batch: ForecastBatch, tile: slice, result: Forecast) -> None:
     quantiles[:, 0] += observed[:, None]
     mean[:, 0] += observed
     result.basis[tile] = np.where(phases.cold, np.uint8(Basis.COLD_START), np.uint8(Basis.BASELINE))
+
+
+def _put_borrowed(phases: _Phases, rows: npt.NDArray[np.bool_], borrowed: F32) -> None:
+    """Let rows be what they borrow. The days of a season keep their rank: a good seller sells well all week."""
+    spread = interpolate(borrowed[rows], _between_levels())  # (r, S, WINDOW)
+    phases.quantiles[rows], phases.seasons[rows] = borrowed[rows], spread
+    phases.mean[rows] = _ordered_sum(spread) / np.float32(WINDOW)
 
 
 def _add_paths(seasons: F32, future_open: npt.NDArray[np.bool_], remaining: F32, cumulative: F32) -> None:

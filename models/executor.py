@@ -200,9 +200,9 @@ class Executor:
         return job.future
 
     @property
-    def model(self) -> str:
-        """Name of the model."""
-        return self._forecaster.name
+    def forecaster(self) -> Forecaster:
+        """The model; only its thread may ask it for forecasts."""
+        return self._forecaster
 
     @property
     def busy(self) -> bool:

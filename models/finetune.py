@@ -5,12 +5,15 @@ Must not know: what is scored afterwards. Rule: a choice is made on the last wee
 have not seen them; the nets that are kept then see everything up to that cutoff.
 
 Nets are fitted side by side, a process each: a net of this size keeps one core busy and gains nothing from a second.
+A process ends when the one that started it is gone, however that ended.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -24,16 +27,12 @@ from transformers.utils.logging import disable_progress_bar
 
 from models.encoder import Encoder, EncoderConfig, load
 from models.forecast import LEVELS, Forecaster
+from models.named import SHIPPED
 from models.panel import I64, Panel
 from models.serving import EncoderForecaster
+from models.start import config_of
 from models.task import TaskError, read_task
-from models.train import Recipe, fit, origins
-
-HELD_BACK_HORIZONS = 4
-"""Validation covers so many horizons: several weeks of origins, so that no single holiday decides."""
-
-HELD_BACK_SHARE = 0.25
-"""And this share of what is seen at most."""
+from models.train import Keeping, Recipe, fit, held_back, origins
 
 LEAST_WINDOWS = 500
 """Windows that a fit needs; with fewer there is nothing to learn."""
@@ -43,6 +42,18 @@ SCORED = tuple(n for n, level in enumerate(LEVELS) if level in (0.1, 0.2, 0.3, 0
 
 LOOK_S = 0.2
 """Between two looks at how far the processes are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a net of a crew is: whether it moves anchors, and whether it begins from the weights that ship."""
+
+    anchored: bool
+    begun: bool
+
+
+KINDS = (Kind(anchored=True, begun=False), Kind(anchored=False, begun=False), Kind(anchored=True, begun=True))
+"""Nets are of these kinds in turn: nets that err apart are worth more together than nets that differ by seed alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +73,7 @@ class Finetuned:
     folders
         Of the nets.
     choices
-        Candidates that were compared; empty where there was too little to compare.
+        Candidates that were compared; empty where there was too little to compare, or nothing to choose.
     """
 
     folders: list[Path]
@@ -80,7 +91,9 @@ class _Job:
     task_dir: Path
     last: int
     config: dict[str, Any]
+    start: Path | None
     recipe: Recipe
+    keeping: Keeping
 
 
 def finetune(
@@ -91,6 +104,8 @@ def finetune(
     recipe: Recipe | None = None,
     processes: int | None = None,
     progress: Callable[[float], None] | None = None,
+    start: Path | None = None,
+    keeping: Keeping | None = None,
 ) -> Finetuned:
     """Fit nets to what lies at or before the first cutoff of a task.
 
@@ -104,32 +119,64 @@ def finetune(
         Side by side; one per core if not given.
     progress
         Called with the share of all steps that is done.
+    start
+        Folder of an encoder that every net begins from; with none, nets are of `KINDS` in turn. In mode ``full``
+        covariates and dates are those of the task and of the validation, in the others those of the encoder.
+    keeping
+        Folders of checkpoints and logs, in which each fit has one of its own.
 
     Raises
     ------
     TaskError
         If the task cannot be used, or has too little before its first cutoff.
+    models.forecast.ForecastError
+        If it cannot begin from `start`, or a checkpoint is of another run.
     """
-    recipe = recipe or Recipe()
+    recipe, keeping = recipe or Recipe(), keeping or Keeping()
     panel = Panel(read_task(task_dir))
     last = int(panel.task.cutoff.min()) if len(panel.task.cutoff) else panel.task.demand.shape[1] - 1
-    held_back = last - min(HELD_BACK_HORIZONS * panel.horizon, int(HELD_BACK_SHARE * (last + 1)))
+    seen = held_back(panel, last)
     if (found := len(origins(panel, last))) < LEAST_WINDOWS:
         raise TaskError(f"{task_dir}: {found} windows before the first cutoff; fine-tuning needs {LEAST_WINDOWS}")
-    config = {"covariates": panel.covariates}
-    compared = (False, True) if len(origins(panel, held_back)) >= LEAST_WINDOWS else ()
+    config = _config(panel, last, recipe, start)
+    compared = (False, True) if recipe.mode == "full" and len(origins(panel, seen)) >= LEAST_WINDOWS else ()
     with _Crew(processes, recipe.steps * (len(compared) + seeds), progress) as crew:
-        jobs = [_Job(task_dir, held_back, {**config, "dates": dates}, recipe) for dates in compared]
+        jobs = [
+            _Job(task_dir, seen, {**config, "dates": dates}, start, recipe, keeping.of(f"trial-{n}"))
+            for n, dates in enumerate(compared)
+        ]
         losses = crew.results([crew.pool.submit(_trial, job, last) for job in jobs])
         choices = [Choice(dates, wql) for dates, wql in zip(compared, losses, strict=True)]
-        dates = min(choices, key=lambda one: one.wql).dates if choices else False
+        if choices:
+            config["dates"] = min(choices, key=lambda one: one.wql).dates
         folders = [out / str(number) for number in range(seeds)]
         jobs = [
-            _Job(task_dir, last, {**config, "dates": dates}, replace(recipe, seed=recipe.seed + n))
+            _Job(task_dir, last, *_of_kind(n, config, start), replace(recipe, seed=recipe.seed + n), keeping.of(str(n)))
             for n in range(seeds)
         ]
         crew.results([crew.pool.submit(_keep, job, folder) for job, folder in zip(jobs, folders, strict=True)])
     return Finetuned(folders, choices)
+
+
+def _config(panel: Panel, last: int, recipe: Recipe, start: Path | None) -> dict[str, Any]:
+    """What the nets are made of, as far as no validation chooses it."""
+    own = {"covariates": panel.covariates, "codes": panel.codes(last), "attributes": panel.kinds}
+    if start is None:
+        return own
+    given = config_of(start)
+    names = ["hidden", "blocks", "dropout", "feature_dropout", "anchored", "dates"]
+    if recipe.mode == "full":
+        return {**own, **{name: getattr(given, name) for name in names}}
+    names += ["codes", "attributes"]
+    return {"covariates": tuple(given.covariates), **{name: getattr(given, name) for name in names}}
+
+
+def _of_kind(number: int, config: dict[str, Any], start: Path | None) -> tuple[dict[str, Any], Path | None]:
+    """What a net of a crew is made of, and where it begins."""
+    if start is not None:
+        return config, start
+    kind = KINDS[number % len(KINDS)]
+    return {**config, "anchored": kind.anchored}, SHIPPED if kind.begun else None
 
 
 class _Crew:
@@ -169,13 +216,30 @@ _told: Any = None  # of a process of the crew: where it tells how far it is
 def _begin(told: Any) -> None:
     global _told
     _told = told
+    threading.Thread(target=_outlive_nobody, daemon=True).start()
     torch.set_num_threads(1)
     disable_progress_bar()  # one bar is enough
 
 
+def _outlive_nobody() -> None:
+    """End this process once its parent is gone: a parent that was killed tells nobody."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+
 def _fitted(job: _Job) -> tuple[Panel, Encoder]:
     panel = Panel(read_task(job.task_dir))
-    return panel, fit(panel, job.last, EncoderConfig(**job.config), job.recipe, lambda _: _told.put(1))
+    done = 0
+
+    def tell(step: int) -> None:
+        nonlocal done
+        _told.put(step - done)  # of a run that goes on, the first step brings those before it
+        done = step
+
+    config = EncoderConfig(**job.config)
+    return panel, fit(panel, job.last, config, job.recipe, tell, start=job.start, keeping=job.keeping)
 
 
 def _keep(job: _Job, folder: Path) -> float:

@@ -9,6 +9,7 @@ Shapes: B series, T context, H horizon, Q levels.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -47,12 +48,12 @@ class Basis(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Demand that series of one group show on average, for series that have no history of their own.
+    """Demand that a series of one group may show, for series that have no history of their own.
 
     Attributes
     ----------
     quantiles
-        Per group the mean of its series' empirical quantiles for each phase of the season, float32, shape (G, S, Q);
+        Per group the quantiles of the mixture of its series for each phase of the season, float32, shape (G, S, Q);
         phase 0 is the phase of step 1. The last group is "all".
     """
 
@@ -93,6 +94,13 @@ class ForecastBatch:
     weeks
         Demand per whole calendar week before that of step 1, oldest first, float32 (B, W), or None; NaN before the
         series began, and where a week is not final yet.
+    attributes
+        What kind of item a row is, per name (category, kind of store): `attribute_code` of the word, -1 where it is
+        unknown, int64 (B,).
+    borrowed
+        Quantiles per phase of the season that a row with less than a season of history is forecast as, float32
+        (B, S, Q) or None; phase 0 is that of step 1. NaN where there is nothing to borrow; a row that is older does
+        not look at its own.
     """
 
     demand: F32
@@ -108,6 +116,8 @@ class ForecastBatch:
     channels: Mapping[str, F32] = field(default_factory=dict)
     known: Mapping[str, F32] = field(default_factory=dict)
     weeks: F32 | None = None
+    attributes: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    borrowed: F32 | None = None
 
     def __len__(self) -> int:
         return len(self.demand)
@@ -171,6 +181,17 @@ class Forecaster(Protocol):
         ...
 
 
+def attribute_code(word: str) -> int:
+    """A number for a word, the same on every machine: CRC-32, so that batches hold no text.
+
+    Examples
+    --------
+    >>> attribute_code("kitchen")
+    3936603700
+    """
+    return zlib.crc32(word.encode())
+
+
 def take(batch: ForecastBatch, rows: npt.NDArray[Any] | slice) -> ForecastBatch:
     """Select rows of a batch, in the order given; the pool is shared."""
     return ForecastBatch(
@@ -187,7 +208,17 @@ def take(batch: ForecastBatch, rows: npt.NDArray[Any] | slice) -> ForecastBatch:
         channels={name: values[rows] for name, values in batch.channels.items()},
         known={name: values[rows] for name, values in batch.known.items()},
         weeks=None if batch.weeks is None else batch.weeks[rows],
+        attributes={name: values[rows] for name, values in batch.attributes.items()},
+        borrowed=None if batch.borrowed is None else batch.borrowed[rows],
     )
+
+
+def borrowing(batch: ForecastBatch) -> Bools:
+    """Rows that are forecast as what they borrow: less than a season of history, and something to borrow, (B,)."""
+    if batch.borrowed is None:
+        return np.zeros(len(batch), bool)
+    young = (np.isfinite(batch.demand) & batch.is_open).sum(axis=1) < batch.season
+    return np.asarray(young & np.isfinite(batch.borrowed).all(axis=(1, 2)))
 
 
 def take_forecast(forecast: Forecast, rows: npt.NDArray[Any] | slice) -> Forecast:

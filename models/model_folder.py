@@ -24,7 +24,7 @@ import msgspec
 from models.forecast import ForecastError
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a list of models needs none of it
-    from models.encoder import Encoder
+    from models.net import Net
 
 FORMAT = 1
 """Of cards and of the history of champions. Whoever changes what a field means counts it up."""
@@ -107,7 +107,7 @@ class Model:
         """Published name: it changes with every byte of the model."""
         return published_name(self.card.name, self.digest)
 
-    def encoders(self) -> list[Encoder]:
+    def encoders(self) -> list[Net]:
         """Make the nets, ready to answer.
 
         Raises
@@ -266,25 +266,24 @@ def _nets(files: Mapping[str, bytes]) -> list[str]:
     return sorted(found, key=lambda net: (len(net), net))
 
 
-def _encoder(files: Mapping[str, bytes], net: str, place: Path) -> Encoder:
+def _encoder(files: Mapping[str, bytes], net: str, place: Path) -> Net:
     """Make a net of its two files; numbers drawn on the way disturb nobody's seed."""
     import torch
-    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from models.encoder import MODEL_TYPE, Encoder, EncoderConfig
+    from models.net import MODEL_TYPE, Net, NetConfig
 
     where, remedy = place / net, "use the program that wrote it, or train the model again"
     refused = (AttributeError, KeyError, RuntimeError, TypeError, ValueError, MemoryError, RecursionError,
-               StrictDataclassError, SafetensorError)  # fmt: skip
+               msgspec.MsgspecError, SafetensorError)  # fmt: skip
     try:
         told = msgspec.json.decode(files[net + CONFIG], type=dict[str, Any])
         if (kind := told.get("model_type")) != MODEL_TYPE:
             what = f"is a model of kind {kind!r}, and this program loads {MODEL_TYPE!r}"
             raise ModelLoadError(f"{where}: {what}; {remedy}")
         with torch.random.fork_rng(devices=[]):
-            encoder = Encoder(EncoderConfig.from_dict(told))
+            encoder = Net(NetConfig.of(told))
         encoder.load_state_dict(load(files[net + WEIGHTS]))
     except refused as error:
         why = " ".join(str(error).split())[:200]
@@ -292,5 +291,4 @@ def _encoder(files: Mapping[str, bytes], net: str, place: Path) -> Encoder:
     broken = [name for name, values in encoder.state_dict().items() if not torch.isfinite(values).all()]
     if broken:
         raise ModelLoadError(f"{where}: {broken[0]} holds what is no finite number; train the model again")
-    answering: Encoder = encoder.train(False)
-    return answering
+    return encoder.train(False)

@@ -22,6 +22,12 @@ WEEKS = 103
 KNOWN_NAMES = {"sell_price": "price", "promotion": "promo", "stateholiday": "holiday", "event_any": "holiday"}
 """What public data sets call the covariates that features know; a column of another name keeps its own."""
 
+CODE_VALUES = (3, 60)
+"""Fewest and most values of a known column that is taken for a code (which holiday, which campaign)."""
+
+LEAST_SERIES = 4
+"""Series that share a kind; one with fewer would be a name of its series, to be learned by heart."""
+
 I64 = npt.NDArray[np.int64]
 _MOST = float(np.finfo(np.float32).max)
 
@@ -55,6 +61,27 @@ class Panel:
     def covariates(self) -> tuple[str, ...]:
         """Names of the known columns but the one that says what is closed, which every window has."""
         return tuple(known_name(name) for name in self.task.known if name != self.task.file.open)
+
+    def codes(self, last: int) -> dict[str, list[int]]:
+        """Values, up to the column `last`, of known columns that hold few whole numbers: no amounts, but names."""
+        out = {}
+        for name, matrix in self.task.known.items():
+            values = np.unique(matrix[:, : last + 1])
+            values = values[np.isfinite(values)]
+            whole = bool(len(values)) and values[0] >= 0 and bool((np.rint(values) == values).all())
+            if name != self.task.file.open and whole and CODE_VALUES[0] <= len(values) <= CODE_VALUES[1]:
+                out[known_name(name)] = values.astype(np.int64).tolist()
+        return out
+
+    @property
+    def kinds(self) -> dict[str, list[int]]:
+        """Codes of attributes that several series share, by name."""
+        out = {}
+        for name, codes in self.task.attributes.items():
+            values, counts = np.unique(codes[codes >= 0], return_counts=True)
+            if len(shared := values[counts >= LEAST_SERIES].tolist()) > 1:
+                out[name] = shared
+        return out
 
     def _history(self, matrix: F32, ahead: int = 0) -> F32:
         """Views of every window: [series, cutoff] gives the context up to the cutoff and `ahead` buckets more."""
@@ -94,6 +121,7 @@ class Panel:
             group=np.full(rows, -1, np.int32),
             channels={name: views[at] for name, views in self._past.items()},
             known={name: views[at] for name, views in self._known.items()},
+            attributes={name: codes[series] for name, codes in self.task.attributes.items()},
             weeks=self._weeks[series, self._week_of(start) - self._first_week],
         )
 

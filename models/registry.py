@@ -43,7 +43,7 @@ from models.model_folder import (
 )
 
 if TYPE_CHECKING:
-    from models.encoder import Encoder
+    from models.net import Net
 
 CHAMPION = "champion.json"
 
@@ -169,7 +169,7 @@ class Registry:
             raise RegistryError(f"{self.folder}: has no champion yet; promote a model")
         return read_model(self._place(digest), digest)
 
-    def load(self, model: str | None = None) -> Sequence[Encoder]:
+    def load(self, model: str | None = None) -> Sequence[Net]:
         """Read, check and make the nets of a model, or of the champion; raises as `show` and `Model.encoders` do."""
         return self.show(model).encoders()
 

@@ -9,7 +9,7 @@ whatever its future holds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,12 +19,15 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from models.forecast import F32
+from models.forecast import F32, attribute_code
 
 I64 = npt.NDArray[np.int64]
 BUCKET_SECONDS = {"D": 86_400, "h": 3_600}
 _BUCKET_WORDS = {"D": "a day", "h": "an hour"}
 EPOCH = datetime(1970, 1, 1)
+
+MAX_KINDS = 50
+"""Values of a column that sorts series into kinds; one with more is taken for a name or a number."""
 
 MAX_BUCKETS = 1 << 18
 """Longest panel read, 30 years of hours: one wrong year must end in a sentence, not in an exhausted machine."""
@@ -85,6 +88,11 @@ class Task:
         Column y, float32 (N, D), NaN outside a series' days.
     known, past
         The other columns by name, float32 (N, D).
+    attributes
+        Columns of ``static.parquet`` that sort series into kinds, by name: `attribute_code` of the value, -1 where
+        there is none, int64 (N,).
+    titles
+        Column title of ``static.parquet``, None where there is none, (N,); empty where the column is missing.
     series, cutoff
         Row and column of the last bucket seen, for each window, int64 (W,), in the order of cutoff, then series.
     """
@@ -97,6 +105,8 @@ class Task:
     past: dict[str, F32]
     series: I64
     cutoff: I64
+    attributes: dict[str, I64] = field(default_factory=dict)
+    titles: list[str | None] = field(default_factory=list)
 
 
 def read_task(folder: Path) -> Task:
@@ -114,10 +124,7 @@ def read_task(folder: Path) -> Task:
     panel = _read_table(folder / "panel.parquet", ["unique_id", "ds", "y", *wanted])
     panel, bucket = _with_buckets(panel, folder / "panel.parquet", file.freq)
     ids = panel["unique_id"].unique(maintain_order=True).to_list()
-    static = set(_read_table(folder / "static.parquet", ["unique_id"])["unique_id"].to_list())
-    lost = next((name for name in ids if name not in static), None)
-    if lost is not None:
-        raise TaskError(f"{folder / 'static.parquet'}: series {lost!r} of panel.parquet has no row")
+    attributes = _read_attributes(folder / "static.parquet", ids)
     row = panel["unique_id"].rle_id().to_numpy().astype(np.int64)
     _check_calendar(folder / "panel.parquet", ids, row, bucket, file.freq)
     first = int(bucket.min())
@@ -139,6 +146,8 @@ def read_task(folder: Path) -> Task:
         past={name: matrices[name] for name in file.past_only},
         series=series,
         cutoff=cutoff - first,
+        attributes=attributes,
+        titles=_read_titles(folder / "static.parquet", ids),
     )
 
 
@@ -178,6 +187,34 @@ def _read_table(path: Path, columns: Sequence[str]) -> pl.DataFrame:
     if table["unique_id"].null_count():
         raise TaskError(f"{path}: column unique_id has {table['unique_id'].null_count()} rows without a value")
     return table
+
+
+def _read_attributes(path: Path, ids: list[str]) -> dict[str, I64]:
+    """Columns that sort series into kinds; one with a value of its own per series, such as a title, sorts nothing."""
+    _read_table(path, ["unique_id"])  # says what is wrong with the file
+    names = [name for name, kind in pl.read_parquet_schema(path).items() if name != "unique_id" and _sorts(kind)]
+    table = _read_table(path, ["unique_id", *names]).unique("unique_id", keep="first")
+    rows = pl.DataFrame({"unique_id": ids}).join(table, on="unique_id", how="left", maintain_order="left")
+    known = set(table["unique_id"].to_list())
+    lost = next((name for name in ids if name not in known), None)
+    if lost is not None:
+        raise TaskError(f"{path}: series {lost!r} of panel.parquet has no row")
+    words = {name: rows[name].cast(pl.String).to_list() for name in names if 2 <= rows[name].n_unique() <= MAX_KINDS}
+    return {name: np.array([-1 if word is None else attribute_code(word) for word in column], np.int64)
+            for name, column in words.items()}  # fmt: skip
+
+
+def _read_titles(path: Path, ids: list[str]) -> list[str | None]:
+    """What each series is called; nothing where the file does not say."""
+    if pl.read_parquet_schema(path).get("title") not in (pl.String, pl.Categorical, pl.Enum):
+        return []
+    table = _read_table(path, ["unique_id", "title"])
+    titles = dict(zip(table["unique_id"].to_list(), table["title"].cast(pl.String).to_list(), strict=True))
+    return [titles.get(name) for name in ids]
+
+
+def _sorts(kind: pl.DataType) -> bool:
+    return kind.is_integer() or kind in (pl.String, pl.Boolean, pl.Categorical, pl.Enum)
 
 
 def _with_buckets(panel: pl.DataFrame, path: Path, freq: str) -> tuple[pl.DataFrame, I64]:

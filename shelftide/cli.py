@@ -23,6 +23,7 @@ from shelftide import (
     commands_doctor,
     commands_models,
     commands_produce,
+    commands_registry,
     commands_replay,
     commands_settings,
     commands_subscribe,
@@ -53,6 +54,7 @@ app.command("doctor")(commands_doctor.doctor)
 app.command("settings")(commands_settings.settings)
 app.add_typer(commands_topics.app, name="topics")
 app.add_typer(commands_broker.app, name="broker")
+app.add_typer(commands_registry.app, name="models")
 
 OK, FAILURE, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from shelftide.report import Json, note, print_json, print_table, sharing
+from shelftide.commands_registry import Add, RegistryFolder, added
+from shelftide.report import Json, print_json, print_table, sharing
 
 if TYPE_CHECKING:
     from models.finetune import Finetuned
@@ -50,6 +51,7 @@ def backtest(
     seeds: Seeds = 1,
     steps: Steps = 1000,
     cumulative: Cumulative = False,
+    report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Also write a page of figures.")] = None,
     json: Json = False,
 ) -> None:
     """Forecast a task at each of its cutoffs, reading nothing later.
@@ -58,14 +60,24 @@ def backtest(
     season, cutoffs, known_future, past_only, open, levels) in TASK_DIR.
 
     Writes one row per series, cutoff and day: unique_id, cutoff, ds, h, one q column per level, mean. The file appears
-    when it is complete.
+    when it is complete. Where the panel goes on after the cutoffs, what was said is held against what came: WQL, WAPE,
+    MASE, coverage, bias, and with --report a page with pictures, beside the baseline.
     """
-    if out.exists() and not out.is_file():
-        raise typer.BadParameter(f"{str(out)!r} is no regular file", param_hint="--out")
+    for path, option in ((out, "--out"), (report, "--report")):
+        if path is not None and path.exists() and not path.is_file():
+            raise typer.BadParameter(f"{str(path)!r} is no regular file", param_hint=option)
+    if report is not None and report.resolve() == out.resolve():
+        raise typer.BadParameter(f"{str(report)!r} is the file of --out", param_hint="--report")
     from models.backtest import write_backtest
     from models.baseline import SeasonalWindow
+    from models.judge import Judge
+    from models.task import read_task
+    from shelftide.backtest_report import POLICIES, Backtest, measure_rows, measures, write_report
 
     figures: dict[str, Any] = {"model": model, "out": str(out)}
+    judge = Judge(read_task(task_dir))
+    if report is not None:
+        report.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="shelftide-backtest-") as folder:
         forecaster: Forecaster = SeasonalWindow()
         if model == "finetuned":
@@ -73,16 +85,21 @@ def backtest(
             forecaster = fitted.forecaster(f"finetuned-{seeds}")
         elif model == "pretrained":
             forecaster = _pretrained()
-        note(f"forecasting {task_dir} with {forecaster.name}")
         started_s = time.perf_counter()
-        figures["rows"] = write_backtest(task_dir, forecaster, out, cumulative=cumulative)
+        with sharing(f"forecasting {task_dir} with {forecaster.name}") as progress:
+            watch = judge.telling(progress)
+            figures["rows"] = write_backtest(judge.task, forecaster, out, cumulative=cumulative, watch=watch)
         figures["seconds"] = round(time.perf_counter() - started_s, 3)
+        figures["measures"] = measures(judge)
+        if report is not None:
+            write_report(report, Backtest(judge, forecaster, POLICIES[model]))
+            figures["report"] = str(report)
     if json:
         print_json(figures)
     else:
         told = [("rows", f"{figures['rows']:,}"), ("model", forecaster.name), ("file", str(out)),
-                ("seconds", f"{figures['seconds']:.1f}")]  # fmt: skip
-        print_table("backtest", told + _told(figures))
+                ("seconds", f"{figures['seconds']:.1f}"), *measure_rows(judge)]  # fmt: skip
+        print_table("backtest", told + ([("report", str(report))] if report else []) + _told(figures))
 
 
 def _write_pretrained(out: Path, steps: int | None, figures: dict[str, Any]) -> int:
@@ -100,17 +117,20 @@ def _write_pretrained(out: Path, steps: int | None, figures: dict[str, Any]) -> 
 
 
 def _pretrained() -> Forecaster:
-    from models.pretrain import pretrained
+    from models.named import PRETRAINED, SHIPPED, forecaster_named
 
-    return pretrained()
+    return forecaster_named(PRETRAINED, SHIPPED)
 
 
 def train(
+    context: typer.Context,
     out: FolderOut,
     task_dir: MaybeTaskDir = None,
     pretrain: Pretrain = False,
     seeds: Seeds = 1,
     steps: MaybeSteps = None,
+    add: Add = False,
+    registry: RegistryFolder = None,
     json: Json = False,
 ) -> None:
     """Fit nets to what lies before the first cutoff of a task, or to all of it where it has none.
@@ -119,21 +139,30 @@ def train(
     the net is fitted to made-up shops, as the one in the package was.
 
     Writes a folder per net (config.json, model.safetensors), which Hugging Face's AutoModel reads once `models.encoder`
-    is imported. Whether days of the month and of the year are read is chosen by validation on the last weeks.
+    is imported, and card.json: how they were made. Whether days of the month and of the year are read is chosen by
+    validation on the last weeks.
     """
     if out.exists():
         raise typer.BadParameter(f"{str(out)!r} exists", param_hint="--out")
     if (task_dir is None) != pretrain:
         raise typer.BadParameter("name a task or say --pretrain, one of the two", param_hint="TASK_DIR")
+    if registry is not None and not add:
+        raise typer.BadParameter("says where to --add the model; say both", param_hint="--registry")
     figures: dict[str, Any] = {"out": str(out)}
     if task_dir is None:
         seeds = _write_pretrained(out, steps, figures)
     else:
         _finetuned(task_dir, out, seeds, 1000 if steps is None else steps, figures)
+    from shelftide.cards import write_card
+
+    figures["model"] = write_card(context, out, task_dir, figures["choices"])
+    if add:
+        figures["added"] = added(out, registry)
     if json:
         print_json(figures)
     else:
-        print_table("train", [("nets", str(seeds)), ("folder", str(out)), *_told(figures)])
+        rows = [("nets", str(seeds)), ("folder", str(out)), ("model", figures["model"])]
+        print_table("train", rows + _told(figures))
 
 
 def _finetuned(task_dir: Path, out: Path, seeds: int, steps: int, figures: dict[str, Any]) -> Finetuned:

@@ -16,7 +16,7 @@ import typer
 from shelftide.report import Json, counting, moment, print_json, print_table
 
 if TYPE_CHECKING:
-    from models.forecast import Forecaster
+    pass
 
 _SHOP = "Settings of the shop"
 _Bucket = Literal["day", "hour"]
@@ -40,8 +40,9 @@ Shards = Annotated[int, _option("Play a group of N workers.", metavar="N", min=1
 Sort = Annotated[bool, typer.Option("--sort", help="Sort by event time first, in memory.")]
 Until = Annotated[str | None, _option("Let time pass up to T at the end (RFC 3339 or epoch ms), so that open buckets "
                                       "close.", metavar="T")]  # fmt: skip
-Model = Annotated[Literal["baseline", "pretrained"], _option("Who forecasts; `pretrained` is the shipped encoder.",
-                                                              show_default=True)]  # fmt: skip
+Model = Annotated[str, _option("Who forecasts: `baseline`, `pretrained`, `champion`, or a model of the registry. With "
+                               "the baseline the bytes are the same on every machine.", metavar="NAME",
+                               show_default=True)]  # fmt: skip
 Chunk = Annotated[int, _option("Records decoded at a time; no output depends on it.", metavar="N", min=1,
                                max=1_000_000, show_default=True)]  # fmt: skip
 Settings = Annotated[
@@ -95,6 +96,7 @@ def replay(
         "bucket": bucket,
         "max_series": max_series,
         "partitioner": partitioner,
+        "model": {"name": model},
     }
     shop = read_settings(settings, given)
     config = ReplayConfig(
@@ -109,22 +111,13 @@ def replay(
         raise typer.BadParameter(f"{str(out)!r} is a file; name a folder", param_hint="--out")
     started_s = time.perf_counter()
     with counting(f"replaying {', '.join(events)}", "records") as advance:
-        summary = play(events, out, config, sort=sort, forecaster=_forecaster(model), progress=advance, rows=chunk)
+        summary = play(events, out, config, sort=sort, forecaster=shop.forecaster(), progress=advance, rows=chunk)
     seconds = time.perf_counter() - started_s
     timing = {"seconds": round(seconds, 3), "events_per_s": round(summary["records"] / seconds)}
     if json:
         print_json({**summary, "timing": timing})
     else:
         print_table(f"replay into {out}", summary_rows(summary, timing))
-
-
-def _forecaster(model: str) -> Forecaster | None:
-    """The one named; None is the baseline."""
-    if model == "baseline":
-        return None
-    from models.pretrain import pretrained
-
-    return pretrained()
 
 
 def _pairs(texts: list[str] | None, option: str) -> dict[str, str] | None:

@@ -41,12 +41,24 @@ Processes = Annotated[
 ]
 
 
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="Who forecasts: `pretrained`, `champion`, `baseline`, or a model of the registry.",
+        metavar="NAME",
+        show_default="model.name of the settings: pretrained",
+    ),
+]
+
+
 def worker(
     settings: SettingsFile = None,
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
     partitions: Partitions = None,
     instance: Instance = None,
+    model: Model = None,
     processes: Processes = 1,
 ) -> int:
     """Run one worker: events from Kafka, decisions to Kafka, until SIGTERM or Ctrl-C.
@@ -64,16 +76,18 @@ def worker(
     from streams.kafka.worker import WorkerConfig
 
     chosen = read_settings(
-        settings, {**kafka_options(bootstrap, prefix, partitions), "worker": {"instance_id": instance}}
+        settings,
+        {**kafka_options(bootstrap, prefix, partitions), "worker": {"instance_id": instance}, "model": {"name": model}},
     )
     if processes > 1:
         from shelftide.worker_processes import run_processes
 
-        options = {"--settings": settings, "--bootstrap": bootstrap, "--prefix": prefix, "--partitions": partitions}
+        options = {"--settings": settings, "--bootstrap": bootstrap, "--prefix": prefix, "--partitions": partitions,
+                   "--model": model}  # fmt: skip
         given = [text for name, value in options.items() if value is not None for text in (name, str(value))]
         return run_processes(processes, given, chosen.worker.instance_id, chosen.worker.metrics_port)
     set_up(chosen.worker.log_format, chosen.worker.log_level)
-    config = WorkerConfig(chosen.engine(), chosen.kafka, chosen.worker, chosen.partitioner)
+    config = WorkerConfig(chosen.engine(), chosen.kafka, chosen.worker, chosen.partitioner, chosen.forecaster())
     name, lock = chosen.worker.instance_id, None
     if name is None:
         name, lock = free_instance(chosen.worker.state_folder, chosen.kafka.application_id)

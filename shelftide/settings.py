@@ -21,17 +21,45 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streams.calendar import DAY_MS, HOUR_MS, Width, Zone
 from streams.engine import EngineConfig
-from streams.kafka.settings import KafkaSettings, WorkerSettings, refuse_truth
+from streams.kafka.settings import KafkaSettings, Table, WorkerSettings, refuse_truth, state_folder
 from streams.kafka.settings import SettingsError as SettingsError
 from streams.policy import ReplenishmentConfig
 from streams.price_rules import PriceAlertConfig
+
+if TYPE_CHECKING:
+    from models.forecast import Forecaster
+
+
+class ModelSettings(Table):
+    """Which model answers, and where it runs.
+
+    Examples
+    --------
+    >>> ModelSettings().name
+    'pretrained'
+    """
+
+    name: str = Field(
+        default="pretrained", min_length=1, max_length=200,
+        description="Who forecasts: `pretrained` (the encoder in the package), `champion` of the registry, a model of "
+        "it by digest or published name, or `baseline`.",
+    )  # fmt: skip
+    registry: Path = Field(
+        default_factory=lambda: state_folder() / "registry",
+        description="Folder of fitted models; without it `registry` beside what workers keep on their machine.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Where the model runs; `auto`: on CUDA where there is such a device."
+    )
+
 
 MOST_SERIES = 10_000_000
 """Series of one engine at most: above it, slots and hashes would need wider integers than they have."""
@@ -65,6 +93,7 @@ class Settings(BaseSettings):
         default_factory=KafkaSettings, description="Where Kafka is, and which topics are this shop's."
     )
     worker: WorkerSettings = Field(default_factory=WorkerSettings, description="How one worker runs.")
+    model: ModelSettings = Field(default_factory=ModelSettings, description="Which model forecasts.")
 
     @classmethod
     def settings_customise_sources(
@@ -132,6 +161,12 @@ class Settings(BaseSettings):
             prices=PriceAlertConfig(rates=rates),
             replenishment=replace(ReplenishmentConfig(), bucket_ms=HOUR_MS if hourly else DAY_MS),
         )
+
+    def forecaster(self) -> Forecaster:
+        """Who forecasts; raises `models.forecast.ForecastError` where there is no such model."""
+        from models.named import forecaster_named
+
+        return forecaster_named(self.model.name, self.model.registry.expanduser(), self.model.device)
 
     def redacted(self) -> dict[str, Any]:
         """Names and values as JSON has them, tables inside, secrets as stars."""

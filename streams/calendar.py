@@ -205,6 +205,11 @@ class Holidays:
         known = self._days.get((day, location)) or self._days.get((day, ""))
         return known[2] if known else ""
 
+    def name(self, day: int, location: str) -> str:
+        """Name of a named day, or an empty string."""
+        known = self._days.get((day, location)) or self._days.get((day, ""))
+        return known[1] if known else ""
+
     @property
     def any(self) -> bool:
         """True once a day was described."""

@@ -212,7 +212,7 @@ class Engine:
         count[np.array(counts, np.int64) - start] = True
         slots = accepted.slots[start:stop]
         if self._facts.series_changed:  # slots were looked up before facts of this batch made or freed series
-            slots = self.series.find(batch.sku[start:stop], batch.location[start:stop])
+            slots = self.series.find_rows(batch, start, stop)
         for i in np.flatnonzero((slots < 0) & (flow | count)).tolist():
             at = start + i
             slots[i] = self.add_series(batch.sku[at], batch.location[at], int(batch.time_ms[at]))

@@ -147,10 +147,12 @@ class Facts:
             row_of = dict(zip(zip(table.sku, table.event_id, strict=True), batch.row[at].tolist(), strict=True))
             out.candidates.extend((row_of[candidate.sku, candidate.event_id], candidate) for candidate in found)
         for slot, event, ms in zip(slots, events, time_ms.tolist(), strict=True):
-            if _ms(event.effective_from) > ms:
-                continue
             until_ms = FOREVER_MS if event.effective_until is None else epoch_ms(event.effective_until)
             listing = {"time_ms": ms, "promo": event.promo, "until_ms": until_ms}
+            if (from_ms := _ms(event.effective_from)) > ms:
+                if slot >= 0 and engine.listed.plan(slot, event.channel, event.price, from_ms=from_ms, **listing):
+                    engine.touch(np.array([slot]))
+                continue
             if slot < 0:
                 engine.listed.hold((event.sku, event.location), event.channel, event.price, **listing)
             elif engine.listed.set(slot, event.channel, event.price, **listing):

@@ -21,6 +21,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from streams.compiled import loaded
+from streams.packed import Texts
+
 PartitionerName = Literal["murmur2", "crc32"]
 
 _M = 0x5BD1E995
@@ -114,6 +117,12 @@ class Partitioner:
 
     def of(self, skus: Sequence[str]) -> npt.NDArray[np.int32]:
         """Partition of each SKU, int32 (N,)."""
+        kernels = loaded()
+        if kernels is not None and isinstance(skus, Texts):
+            out = np.empty(len(skus), np.int32)
+            own = (np.ascontiguousarray(skus.starts), np.ascontiguousarray(skus.ends))
+            kernels.partitions(skus.buffer.ctypes.data, *own, self.name == "murmur2", self.partitions, out)
+            return out
         known = self._known
         try:
             return np.array([known[sku] for sku in skus], np.int32)

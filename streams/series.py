@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from streams.key_index import KeyIndex
+from streams.events import EventBatch
+from streams.key_index import U64, KeyIndex
 from streams.state import BLOCK_ROWS, Record, pack, unpack
 
 I32 = npt.NDArray[np.int32]
@@ -60,11 +61,18 @@ class SeriesMap:
         """Slots ever used: rows from here on are untouched."""
         return len(self.skus)
 
-    def find(self, skus: Sequence[str], locations: Sequence[str]) -> I32:
-        """Slots of series, int32 (N,), -1 where unknown."""
+    def find(self, skus: Sequence[str], locations: Sequence[str], hashes: U64 | None = None) -> I32:
+        """Slots of series, int32 (N,), -1 where unknown; `hashes` are those of their keys, where somebody has them."""
+        if hashes is not None:
+            return self._index.find_hashes(hashes)
         if locations.count(DEFAULT_LOCATION) == len(skus):
             return self._find_hot(skus)
-        return self._index.find([_key(sku, location) for sku, location in zip(skus, locations, strict=True)])
+        return self._index.find([series_key(sku, location) for sku, location in zip(skus, locations, strict=True)])
+
+    def find_rows(self, batch: EventBatch, start: int, stop: int) -> I32:
+        """Slots of some rows of a batch, as `find`."""
+        hashes = None if batch.series is None else batch.series[start:stop]
+        return self.find(batch.sku[start:stop], batch.location[start:stop], hashes)
 
     def _find_hot(self, skus: Sequence[str]) -> I32:
         """Slots of series of the default location: of those met often from a small dict, a third of the time."""
@@ -82,7 +90,7 @@ class SeriesMap:
 
     def slot(self, sku: str, location: str) -> int:
         """Slot of one series, -1 where unknown."""
-        return self._index.get(_key(sku, location))
+        return self._index.get(series_key(sku, location))
 
     def add(self, sku: str, location: str) -> int:
         """Slot of a series, made where it is new; -1 and a count in ``refused`` where the maximum is reached."""
@@ -100,7 +108,7 @@ class SeriesMap:
     def free(self, slot: int) -> None:
         """Give a slot back; the caller clears its rows."""
         sku, location = self.key(slot)
-        self._index.drop(_key(sku, location))
+        self._index.drop(series_key(sku, location))
         if location != DEFAULT_LOCATION:
             self._elsewhere[sku].remove(location)
             if not self._elsewhere[sku]:
@@ -135,7 +143,7 @@ class SeriesMap:
         return len(self.skus) - 1
 
     def _assign(self, slot: int, sku: str, location: str) -> None:
-        self._index.put(_key(sku, location), slot)
+        self._index.put(series_key(sku, location), slot)
         self._note(slot, sku, location)
 
     def _note(self, slot: int, sku: str, location: str) -> None:
@@ -160,7 +168,7 @@ class SeriesMap:
             self._extend()
         slots = [start + i for i, (sku, _) in enumerate(rows) if sku is not None]
         named = [(sku, intern(location)) for sku, location in rows if sku is not None]
-        self._index.put_all([_key(sku, location) for sku, location in named], np.array(slots, np.int64))
+        self._index.put_all([series_key(sku, location) for sku, location in named], np.array(slots, np.int64))
         for slot, (sku, location) in zip(slots, named, strict=True):
             self._note(slot, sku, location)
 
@@ -174,5 +182,12 @@ def sku_seed(sku: str) -> np.uint64:
     return np.uint64(xxhash.xxh3_64_intdigest(sku.encode()))
 
 
-def _key(sku: str, location: str) -> str:
+def series_key(sku: str, location: str) -> str:
+    """The one text that stands for a series; the SKU alone where its location is the default one.
+
+    Examples
+    --------
+    >>> series_key("mug", "default"), series_key("mug", "york")
+    ('mug', 'mug\\x1fyork')
+    """
     return sku if location == DEFAULT_LOCATION else sku + _SEPARATOR + location

@@ -146,7 +146,7 @@ def test_a_row_is_cold_below_one_season_of_samples() -> None:
 
 
 def pool_rows() -> tuple[ForecastBatch, Pool]:
-    """Group 0 sells 10 a day, group 1 sells 40, group 2 has no mature row; "all" is their mean, 20."""
+    """Group 0 sells 10 a day, group 1 sells 40, group 2 has no mature row; two of three in "all" sell 10."""
     demand = np.full((5, 84), 10.0)
     demand[2] = 40
     demand[3] = np.nan
@@ -157,10 +157,12 @@ def pool_rows() -> tuple[ForecastBatch, Pool]:
     return batch, pool
 
 
-def test_pools_average_the_mature_rows_of_each_group_and_of_all() -> None:
+def test_pools_mix_the_mature_rows_of_each_group_and_of_all() -> None:
+    """Not their mean: an item is like one of them, and nobody knows which."""
     _, pool = pool_rows()
     assert pool.quantiles.shape == (4, 7, 13)
-    assert [set(group.ravel().tolist()) for group in pool.quantiles] == [{10}, {40}, {20}, {20}]
+    assert [set(group.ravel().tolist()) for group in pool.quantiles] == [{10}, {40}, {10, 40}, {10, 40}]
+    assert pool.quantiles[3, 0].tolist() == [10] * 8 + [40] * 5
 
 
 def test_nothing_to_pool_is_none() -> None:
@@ -173,7 +175,7 @@ def test_new_rows_sell_like_their_group_else_like_all_else_nothing() -> None:
     nothing = np.full((4, 84), np.nan)
     forecast = BASELINE.forecast(batch_of(nothing, group=[0, 1, -1, 9], pool=pool))
     assert [row.tolist() for row in np.unique(forecast.quantiles, axis=1)[:, 0, [0, 12]]] == [
-        [10, 10], [40, 40], [20, 20], [20, 20]
+        [10, 10], [40, 40], [10, 40], [10, 40]
     ]  # fmt: skip
     np.testing.assert_allclose(forecast.cumulative[1, 13], 14 * 40, rtol=1e-6)
     assert (forecast.basis == Basis.COLD_START).all()

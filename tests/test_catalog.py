@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from streams.catalog import FOREVER_MS, Catalog, Item, ListedPrices
+from streams.planned_prices import LEAST_TIDIED, Plan, PlannedPrices
 from streams.state import Record
 
 ROW = np.array([3])
@@ -110,3 +111,73 @@ def test_restored_prices_keep_their_channel() -> None:
         one.set(3, "shop", 1.0, time_ms=2000)
         one.set(3, "web", 6.0, time_ms=2000)
     assert listed.price(ROW, 2000).tolist() == other.price(ROW, 2000).tolist() == [6]
+
+
+# -- prices announced ahead
+
+
+def planned(
+    listed: ListedPrices, amount: float, time_ms: int, from_ms: int, until_ms: int, channel: str = "web"
+) -> bool:
+    return listed.plan(3, channel, amount, time_ms=time_ms, from_ms=from_ms, until_ms=until_ms, promo=True)
+
+
+def ahead(listed: ListedPrices, *at_ms: int) -> tuple[list[float], list[bool]]:
+    price, promo = listed.ahead(ROW, np.array(at_ms))
+    return np.nan_to_num(price[0]).tolist(), promo[0].tolist()
+
+
+def test_a_plan_holds_from_its_begin_to_its_end() -> None:
+    listed = ListedPrices(9)
+    listed.set(3, "web", 9.0, time_ms=1000)
+    assert planned(listed, 7.0, 1100, 2000, 3000)
+    assert ahead(listed, 1999, 2000, 2999, 3000) == ([9, 7, 7, 9], [False, True, True, False])
+    assert [float(listed.price(ROW, at)[0]) for at in (1999, 2000, 3000)] == [9, 7, 9]
+    assert [bool(listed.on_promotion(ROW, at)[0]) for at in (1999, 2000, 3000)] == [False, True, False]
+
+
+def test_a_price_listed_since_a_plan_began_ends_it_and_one_before_does_not() -> None:
+    listed = ListedPrices(9)
+    planned(listed, 7.0, 1100, 2000, 3000)
+    listed.set(3, "web", 9.0, time_ms=1500)
+    assert ahead(listed, 2500)[0] == [7]
+    listed.set(3, "web", 8.0, time_ms=2200)
+    assert ahead(listed, 2500)[0] == [8]
+
+
+def test_of_two_plans_the_one_announced_last_counts_and_other_channels_plan_nothing() -> None:
+    listed = ListedPrices(9)
+    listed.set(3, "web", 9.0, time_ms=1000)
+    planned(listed, 7.0, 1200, 2000, 3000)
+    assert not planned(listed, 6.0, 1100, 2000, 3000)
+    assert not planned(listed, 5.0, 1300, 2000, 3000, channel="trade")
+    assert ahead(listed, 2500)[0] == [7]
+
+
+@pytest.mark.parametrize(("promo", "price"), [(False, 9.0), (True, 0.0)])
+def test_after_a_price_that_ends_comes_the_one_before_unless_that_had_an_end_too(promo: bool, price: float) -> None:
+    listed = ListedPrices(9)
+    listed.set(3, "web", 9.0, time_ms=1000, promo=promo, until_ms=1500)
+    listed.set(3, "web", 7.0, time_ms=1400, promo=True, until_ms=2000)
+    assert ahead(listed, 1999, 2000) == ([7, price], [True, False])
+
+
+def test_plans_come_back_from_records_and_end_with_the_owner_of_their_slot() -> None:
+    listed, other = ListedPrices(9), ListedPrices(9)
+    listed.set(3, "web", 9.0, time_ms=1000)
+    planned(listed, 7.0, 1100, 2000, 3000)
+    for key, value in listed.changes():
+        other.restore(key, value)
+    assert ahead(other, 2500) == ahead(listed, 2500) == ([7], [True])
+    other.table.clear(3)
+    other.claim(3, ("next", "default"))
+    assert ahead(other, 2500) == ([0], [False])
+
+
+def test_plans_whose_end_is_long_past_are_let_go() -> None:
+    plans, day = PlannedPrices(), 86_400_000
+    for n in range(5000):
+        plans.add(n, Plan(n * day, (n + 1) * day, (n + 2) * day, 5.0, True))
+    assert len(plans) <= 2 * LEAST_TIDIED
+    kept = {key for key, value in replayed(list(plans.changes())).items() if value is not None}
+    assert len(kept) == len(plans)

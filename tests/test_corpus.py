@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.columns import step_inputs
 from models.corpus import FAMILIES, HORIZON, KNOWN, LARGEST, SMALLEST, TURNOVER, corpus
 from models.corpus_figures import QUANTILES, describe
 from models.corpus_holidays import CHRISTMAS, KINDS, easter, holidays
@@ -20,7 +21,7 @@ from models.corpus_spells import Mask, days_since, days_until, spells
 from models.forecast import F32
 from models.panel import Panel
 from models.task import Task
-from models.windows import step_inputs, windows_of
+from models.windows import windows_of
 
 DAY = np.arange(17_000, 17_800)
 SERIES = 400

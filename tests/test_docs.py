@@ -33,6 +33,7 @@ DOCUMENTS = [
     ARCHITECTURE,
     ROOT / "docs/features.md",
     ROOT / "docs/metrics.md",
+    ROOT / "docs/models.md",
     ROOT / "docs/operations.md",
     ROOT / "docs/settings.md",
     ROOT / "docs/subscribe.md",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModel
 
-from models.encoder import Encoder, EncoderConfig, pinball
+from models.encoder import Encoder, EncoderConfig, load, pinball
 from models.forecast import LEVELS, Basis, ForecastError, HorizonError, take
+from models.net import NOTHING, Net, NetConfig
 from models.promises import fault_of
 from models.serving import MEAN_WEIGHTS, EncoderForecaster
 from models.windows import windows_of
@@ -37,11 +40,27 @@ def model() -> Encoder:
     return still(made)
 
 
-def test_an_untrained_encoder_is_the_mean_of_its_anchors() -> None:
+def test_an_untrained_encoder_is_the_mean_of_its_anchors_and_a_little_of_nothing() -> None:
     model = still(Encoder(EncoderConfig(COVARIATES)))
     inputs = model.inputs(windows_of(batch_of(), COVARIATES))
+    wanted = inputs.anchors.sum(2) / (inputs.anchors.shape[2] + np.exp(NOTHING))
     with torch.inference_mode():
-        torch.testing.assert_close(model(inputs), inputs.anchors.mean(2), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model(inputs), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_net_without_anchors_reads_none_and_learns_from_zero_on() -> None:
+    model = Encoder(EncoderConfig(COVARIATES, anchored=False))
+    inputs = model.inputs(windows_of(batch_of(), COVARIATES))
+    assert (still(model)(inputs) == 0).all()
+    with torch.no_grad():
+        model.residual.bias.fill_(-1.0)
+    assert (model(inputs) == 0).all()  # demand is not below zero
+    torch.nn.Module.train(model)
+    pinball(model(inputs), torch.ones(inputs.steps.shape[:2])).mean().backward()
+    assert model.residual.bias.grad is not None
+    assert (model.residual.bias.grad < 0).all()  # yet it learns to rise
+    none = replace(inputs, anchors=torch.full_like(inputs.anchors, torch.nan))
+    assert torch.isfinite(still(model)(none)).all()
 
 
 def test_it_keeps_the_promises_of_a_forecaster(model: Encoder) -> None:
@@ -88,7 +107,9 @@ def test_running_sums_of_certain_steps_are_certain(model: Encoder) -> None:
     batch = replace(batch_of(8), future_open=np.ones((8, 14), bool))
     batch.demand[:] = 5.0
     batch.is_open[:] = True
-    plain = EncoderForecaster([Encoder(EncoderConfig(COVARIATES))], "x").forecast(batch)
+    anchors = Encoder(EncoderConfig(COVARIATES))
+    torch.nn.init.constant_(anchors.gate.bias[-1:], -1e9)  # and nothing of nothing
+    plain = EncoderForecaster([anchors], "x").forecast(batch)
     wanted = np.broadcast_to(np.arange(1, 15)[None, :, None] * 5.0, plain.cumulative.shape)
     np.testing.assert_allclose(plain.cumulative, wanted, rtol=1e-4)
     np.testing.assert_allclose(plain.cumulative_mean, np.tile(np.arange(1, 15) * 5.0, (8, 1)), rtol=1e-4)
@@ -97,11 +118,26 @@ def test_running_sums_of_certain_steps_are_certain(model: Encoder) -> None:
 def test_it_is_saved_and_loaded_as_any_model_of_hugging_face(model: Encoder, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    inputs = model.inputs(windows_of(batch_of(), COVARIATES))
     for loaded in (Encoder.from_pretrained(tmp_path), AutoModel.from_pretrained(tmp_path)):
         assert type(loaded) is Encoder
-        inputs = model.inputs(windows_of(batch_of(), COVARIATES))
         with torch.inference_mode():
             assert torch.equal(still(loaded)(inputs), model(inputs))
+    plain = Net(NetConfig.of(json.loads((tmp_path / "config.json").read_bytes())))  # as it answers without the library
+    plain.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    with torch.inference_mode():
+        assert torch.equal(plain.eval()(inputs), model(inputs))
+
+
+def test_names_in_any_order_are_the_same_once_they_were_saved(tmp_path: Path) -> None:
+    config = EncoderConfig(
+        ("promo", "day"), codes={"promo": [0, 1], "day": [3]}, attributes={"type": [7, 9], "kind": [4]}
+    )
+    made = Encoder(config)
+    made.save_pretrained(tmp_path)
+    loaded = load(tmp_path).config
+    assert list(loaded.codes.items()) == list(made.config.codes.items())
+    assert list(loaded.attributes.items()) == list(made.config.attributes.items())
 
 
 @pytest.mark.parametrize("horizon", [0, 57])

@@ -10,9 +10,11 @@ import msgspec
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from models.encoder import Encoder, EncoderConfig, load
 from models.finetune import finetune, weighted_quantile_loss
+from models.named import SHIPPED
 from models.panel import Panel
 from models.serving import EncoderForecaster
 from models.task import TaskError, read_task
@@ -65,6 +67,15 @@ def test_it_reads_nothing_behind_the_first_cutoff_and_says_what_it_chose(tmp_pat
     assert shares == sorted(shares)
 
 
+def test_nets_of_a_crew_are_of_all_kinds(tmp_path: Path) -> None:
+    task = write_task(tmp_path / "a")
+    crew = finetune(task, tmp_path / "x", seeds=3, recipe=SHORT)
+    assert [load(folder).config.anchored for folder in crew.folders] == [True, False, True]
+    begun, shipped = load(crew.folders[2]), load(SHIPPED)
+    assert torch.equal(begun.series_mean, shipped.series_mean)
+    assert not torch.equal(load(crew.folders[0]).series_mean, shipped.series_mean)
+
+
 def test_too_little_to_learn_from_is_told_in_a_sentence(tmp_path: Path) -> None:
     task = write_task(tmp_path / "a", days=90)
     with pytest.raises(TaskError, match="windows before the first cutoff; fine-tuning needs 500"):
@@ -100,7 +111,7 @@ def test_the_commands_fit_write_and_forecast(tmp_path: Path) -> None:
     assert run(["backtest", str(task), "--model", "finetuned", "--steps", "2", "--out", str(out)]) == 0
     assert len(pl.read_parquet(out)) == SERIES * 2 * 7
     assert run(["train", str(task), "--steps", "2", "--seeds", "2", "--out", str(nets)]) == 0
-    assert sorted(path.name for path in nets.iterdir()) == ["0", "1"]
+    assert sorted(path.name for path in nets.iterdir()) == ["0", "1", "card.json"]
     assert run(["train", str(task), "--out", str(nets)]) == 2
     assert run(["train", "--out", str(tmp_path / "none")]) == 2
     assert run(["train", str(task), "--pretrain", "--out", str(tmp_path / "none")]) == 2

@@ -13,10 +13,16 @@ import pytest
 import models
 from models.baseline import SeasonalWindow, pool_of
 from models.forecast import LEVELS, Basis, Forecast, ForecastBatch, Forecaster, HorizonError, take, take_forecast
-from models.pretrain import pretrained
+from models.model_folder import read_model
+from models.named import PRETRAINED, SHIPPED, forecaster_named
+from models.serving import EncoderForecaster
 from tests.batches import batch_of, shop
 
-FORECASTERS: list[Forecaster] = [SeasonalWindow(), pretrained()]
+FORECASTERS: list[Forecaster] = [
+    SeasonalWindow(),
+    forecaster_named(PRETRAINED, SHIPPED),
+    EncoderForecaster(read_model(SHIPPED).encoders(), "encoder"),
+]
 
 every = pytest.mark.parametrize("forecaster", FORECASTERS, ids=lambda one: str(one.name))
 
@@ -25,7 +31,9 @@ def test_every_class_that_forecasts_is_listed() -> None:
     listed = {type(one) for one in FORECASTERS}
     for module in pkgutil.iter_modules(models.__path__, "models."):
         for _, found in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
-            if callable(getattr(found, "forecast", None)) and found is not Forecaster:
+            method = getattr(found, "forecast", None)
+            told = inspect.get_annotations(method) if callable(method) else {}
+            if told.get("batch") == "ForecastBatch" and found is not Forecaster:
                 assert found in listed, f"{found.__name__} answers batches but is not checked here"
 
 

@@ -18,6 +18,7 @@ SHELLS = (
     "streams/kafka/",
     "models/executor.py",
     "models/finetune.py",
+    "models/named.py",
 )  # they own threads, processes, clocks and sockets, and nothing else does
 KAFKA = ("streams/kafka/", "tests/", "load_tests/")
 FILE_LINES = 450

@@ -26,6 +26,7 @@ SMALL = {
     "commits": ["--small", "--json"],
     "decode": ["--events", "500", "--repeats", "2", "--json"],
     "baseline": ["--series", "64", "--repeats", "1"],
+    "refresh": ["--series", "100", "--repeats", "1", "--json"],
     "replenishment": ["--series", "200"],
     "corpus": ["--series", "60", "--days", "400", "--no-tasks", "--json"],
     "text": ["--texts", "40", "--cores", "1", "--rows", "16", "--json"],
@@ -138,6 +139,9 @@ def test_every_benchmark_is_run() -> None:
         *SMALL,
         *ON_A_STAGE,
         "chaos",  # in tests/kafka/test_chaos.py
+        "cold_start",  # in tests/test_cold_start.py
+        "cold_start_engine",  # in tests/test_lending.py
         "price_alerts",
+        "price_forecasts",  # in tests/test_price.py
         "throughput",
     }

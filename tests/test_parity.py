@@ -96,6 +96,20 @@ class Panel:
                     promo[row, column] = bool(before[-1][2] and before[-1][3] >= end_ms)
         return self.begun(prices), self.begun(promo)
 
+    def ahead(self, horizon: int) -> tuple[F32, F32]:
+        """Price and promotion at the end of each step: the newest price, after its end the one before it."""
+        prices, promo = np.full((len(ITEMS), horizon), np.nan, np.float32), np.zeros((len(ITEMS), horizon), np.float32)
+        for row, sku in enumerate(ITEMS):
+            own = self.table.filter((pl.col("type") == "price_set") & (pl.col("sku") == sku)).sort("event_time")
+            known = list(own.select("price", "promo", "effective_until").iter_rows())
+            for step in range(horizon) if known else ():
+                (amount, promoted, until_ms), end_ms = known[-1], (self.opened + step + 1) * self.width_ms
+                if until_ms is None or until_ms >= end_ms:
+                    prices[row, step], promo[row, step] = amount, bool(promoted)
+                elif len(known) > 1 and not known[-2][1]:
+                    prices[row, step] = known[-2][0]
+        return prices, promo
+
     def in_stock(self) -> F32:
         own = self.table.filter(pl.col("type") == "stock_counted").with_columns((pl.col("on_hand") <= 0).alias("out"))
         share = own.group_by("sku", "at").agg((1 - pl.col("out").mean()).alias("value"))
@@ -117,6 +131,7 @@ class Panel:
             pl.when(pl.col("type") == "cart_added").then(1).otherwise(-1).sum(), "cart_added", "cart_removed"
         )
         prices, promo = self.price_and_promo()
+        prices_ahead, promo_ahead = self.ahead(horizon)
         clicks = ("item_viewed", "cart_added", "cart_removed")
         channels = {
             "units": units,
@@ -150,7 +165,11 @@ class Panel:
             season=season,
             group=np.full(rows, -1, np.int32),
             channels=channels,
-            known={"holiday": np.broadcast_to((~open_days).astype(np.float32), (rows, self.buckets + horizon))},
+            known={
+                "holiday": np.broadcast_to((~open_days).astype(np.float32), (rows, self.buckets + horizon)),
+                "promo": np.concatenate([promo, promo_ahead], axis=1),
+                "price": np.concatenate([prices, prices_ahead], axis=1),
+            },
         )
 
 
@@ -180,6 +199,8 @@ def assert_alike(one: ForecastBatch, other: ForecastBatch) -> None:
         np.testing.assert_allclose(
             one.channels[name], other.channels[name], rtol=1e-6, atol=9e-3 if name == "in_stock" else 0, err_msg=name
         )
+    for name in other.known:
+        np.testing.assert_allclose(one.known[name], other.known[name], rtol=1e-6, err_msg=f"known {name}")
     found, expected = features(one), features(other)
     for name in (*found.series_names, *found.step_names):
         np.testing.assert_allclose(found.column(name), expected.column(name), rtol=2e-3, atol=2e-3, err_msg=name)

@@ -253,7 +253,8 @@ def test_a_kill_in_the_middle_of_appending_costs_no_answer(tmp_path: Path) -> No
         cache = TextCache(tmp_path, model, most_rows=20_000)  # waits for no lock of the dead
         assert len(cache) > 0
         assert (path.stat().st_size - HEADER_BYTES) % ROW_BYTES == 0
-        texts = [f"item {writer.pid} {n} {k}" for n in range(50) for k in range(100)]
+        # enough of them that the newest, which alone are kept, are among them however fast the writer was
+        texts = [f"item {writer.pid} {n} {k}" for n in range(1000) for k in range(100)]
         np.testing.assert_array_equal(cache.embeddings(texts), [model.row(text) for text in texts])
         assert cache.stats.damaged == 0
         assert cache.stats.embedded < len(texts)

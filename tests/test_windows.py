@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from models.columns import ANCHORS, LEAST, StepInputs, _day_of_month, quantiles, step_inputs
 from models.forecast import LEVELS, ForecastBatch, take
-from models.windows import ANCHORS, LEAST, WEEKS, StepInputs, _day_of_month, quantiles, step_inputs, windows_of
+from models.windows import WEEKS, windows_of
 
 PHASE, RECENT, LONG, STATE = range(len(ANCHORS))
 

@@ -99,7 +99,7 @@ class Shard:
         now_ms: Callable[[], int],
         pace: Pace | None = None,
     ) -> None:
-        self.engine = Engine(config, shard=number, deferred=True)
+        self.engine = Engine(config, executor.forecaster, number, deferred=True)
         self.outputs: list[Placed] = []
         self.tick_ms = TICK_MS
         self.clock_ms = 0

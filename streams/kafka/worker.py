@@ -11,6 +11,7 @@ import asyncio
 import gc
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,6 +27,8 @@ from yarl import URL
 from models.baseline import SeasonalWindow
 from models.executor import Executor
 from models.forecast import Forecaster
+from models.named import LateEncoder
+from streams import compiled
 from streams.engine import EngineConfig
 from streams.kafka.arrivals import ITEM_TOPICS, SHARED_TOPICS
 from streams.kafka.connection import UnreachableError, reach
@@ -192,6 +195,9 @@ async def serve(config: WorkerConfig, instance_id: str, started: Callable[[Shard
         config.forecaster or baseline, fallback=baseline, timeout_s=config.worker.forecast_timeout_s,
         rows=config.worker.forecast_rows,
     )  # fmt: skip
+    if isinstance(config.forecaster, LateEncoder):
+        threading.Thread(target=_load, args=(config.forecaster,), name="load-model", daemon=True).start()
+    threading.Thread(target=_load_kernels, name="load-kernels", daemon=True).start()
     app: Any = build(config, instance_id)
     app.kafka_settings, app.worker_settings = config.kafka, config.worker
     app.shards = shards = Shards(config.engine, config.kafka, config.worker, config.partitioner, executor, steady_ms)
@@ -201,6 +207,25 @@ async def serve(config: WorkerConfig, instance_id: str, started: Callable[[Shard
     await _end(app, shards, executor, reason)
     if reason is not None:
         raise WorkerError(_sentence(reason)) from reason
+
+
+def _load(late: LateEncoder) -> None:
+    """Load a model while the group is joined and shards are recovered; forecasts that come first wait for it."""
+    started_s = time.monotonic()
+    try:
+        late.load()
+        log.info("model loaded", model=late.name, seconds=round(time.monotonic() - started_s, 1))
+    except Exception as error:
+        log.error("the model cannot be loaded; the baseline answers", model=late.name, reason=str(error))
+
+
+def _load_kernels() -> None:
+    """Load them while the group is joined; records that come first are decoded without."""
+    reason = compiled.load()
+    if reason is None:
+        log.info("kernels loaded")
+    else:
+        log.warning("kernels cannot be loaded; records are decoded without them, more slowly", reason=reason)
 
 
 class _Turns:

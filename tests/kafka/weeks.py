@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from models.forecast import Forecaster
 from shelftide.settings import Settings
 from streams.files import EventWriter
 from streams.outputs import ALERT_TOPIC, DEADLETTER_TOPIC, DEMAND_TOPIC, TRIGGER_TOPIC, Output
@@ -68,12 +69,14 @@ def make_week(shards: int, *, days: int = 7, items: int = 32, seed: int = 5) -> 
     return Week(records, contents(replayed(records, shards)))
 
 
-def replayed(records: Sequence[bytes], shards: int, forecasts: Written = "all") -> list[Output]:
+def replayed(
+    records: Sequence[bytes], shards: int, forecasts: Written = "all", forecaster: Forecaster | None = None
+) -> list[Output]:
     """Outputs of a replay in this process."""
     engine = Settings.model_validate({**SHOP, "max_series": int(SHOP["max_series"])}).engine()
     out: list[Output] = []
     config = ReplayConfig(engine, clock_ms=time.time_ns() // 1_000_000, shards=shards, forecasts=forecasts)
-    player = Replay(config, out.extend)
+    player = Replay(config, out.extend, forecaster)
     for start in range(0, len(records), 10_000):
         player.feed(records[start : start + 10_000])
     player.finish()

@@ -42,6 +42,7 @@ def environment(kafka: KafkaSettings, **worker: object) -> dict[str, str]:
     """Environment of a worker: this machine's, less settings of ours, and these."""
     made = {name: value for name, value in os.environ.items() if not name.startswith("SHELFTIDE_")}
     made |= {f"SHELFTIDE_{name.upper()}": value for name, value in SHOP.items()}
+    made["SHELFTIDE_MODEL__NAME"] = "baseline"  # most tests compare bytes with a replay, and start many workers
     told = kafka.model_dump(mode="json", exclude_defaults=True)
     if kafka.sasl_password is not None:
         told["sasl_password"] = kafka.sasl_password.get_secret_value()
