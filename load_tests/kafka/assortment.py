@@ -166,7 +166,8 @@ def send_past(kafka: KafkaSettings, shop: Assortment, end_ms: int, days: int, pr
     Records are stamped with their event times at first, with the time of writing at last, and evenly in between: a
     worker whose clock is the machine's would take a source for silent that leaves out ten minutes, and go by its clock.
     """
-    producer = Producer({**kafka.librdkafka(), "linger.ms": 50, "compression.type": "lz4", "acks": "all",
+    # Without idempotence a batch that is tried again comes behind those after it, hours late by its time.
+    producer = Producer({**kafka.librdkafka(), "linger.ms": 50, "compression.type": "lz4", "enable.idempotence": True,
                          "queue.buffering.max.messages": 500_000, "log_level": 0})  # fmt: skip
     names = {topic: kafka.topic(topic) for topic in (ORDERS, CLICKS, PRICES, STOCK, CATALOG)}
     start_ms, now_ms, count = end_ms // DAY_MS * DAY_MS - days * DAY_MS, time.time_ns() // 1_000_000, 0

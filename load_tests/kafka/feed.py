@@ -190,8 +190,9 @@ class _Sender:
         self.plan, self.sent = plan, Sent()
         self.shop = Assortment(plan.items, plan.kafka.partitions)
         self.producer = Producer({
-            **plan.kafka.librdkafka(), "linger.ms": 5, "compression.type": "lz4", "acks": "all", "log_level": 0,
-            "queue.buffering.max.messages": 1_000_000, "delivery.report.only.error": True, "on_delivery": self._refused,
+            **plan.kafka.librdkafka(), "linger.ms": 5, "compression.type": "lz4", "enable.idempotence": True,
+            "log_level": 0, "queue.buffering.max.messages": 1_000_000, "delivery.report.only.error": True,
+            "on_delivery": self._refused,
         })  # fmt: skip
         self.wall_ms = 0.0
         self._names = [plan.kafka.topic(topic) for topic in KINDS]

@@ -107,7 +107,7 @@ def produce(bootstrap: str, topic: str, made: Orders, partitions: int = 4) -> fl
     keys = [name.encode() for name in names]
     lies_in = Partitioner("murmur2", partitions).of(names).tolist()
     producer = Producer(
-        {"bootstrap.servers": bootstrap, "linger.ms": 50, "compression.type": "none", "acks": "all",
+        {"bootstrap.servers": bootstrap, "linger.ms": 50, "compression.type": "none", "enable.idempotence": True,
          "queue.buffering.max.messages": 500_000}
     )  # fmt: skip
     total = 0

@@ -102,6 +102,11 @@ class Inbox:
         """Whether all there is was taken in; not while something fetched is still on its way here."""
         return self.expected <= self.next <= self._end
 
+    @property
+    def missing(self) -> bool:
+        """Whether something that was fetched has not come: it is on its way, or lost."""
+        return self.expected > self.next
+
     def note(self, part: Slice) -> None:
         """Note that records were applied."""
         self.applied, self.applied_ms = int(part.offsets[-1]) + 1, int(part.clock_ms[-1])

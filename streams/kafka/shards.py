@@ -20,6 +20,7 @@ from models.executor import Executor
 from streams.engine import EngineConfig
 from streams.kafka.arrivals import ITEM_TOPICS, SHARED_TOPICS
 from streams.kafka.coordination import Coordination
+from streams.kafka.inbox import Patience
 from streams.kafka.ledger import FencedError, Ledger
 from streams.kafka.listener import NOBODY, Listener
 from streams.kafka.pace import Pace
@@ -38,6 +39,9 @@ SUSPEND_TIMEOUT_S = 4.0
 """Time for the last commit when shards are taken away or the worker stops: within the five seconds of a stop."""
 
 RECOVERIES_AT_ONCE = 2
+LOST_S, LOST_LOOK_S = 2.0, 0.1
+"""A chunk that has been handed on is with its task within milliseconds; after so long it is taken for lost."""
+
 SHARED_ROWS = 1_000
 SHARED_TIMEOUT_S = 0.2
 
@@ -83,6 +87,8 @@ class Shards:
         self._assignments = 0
         self._shared: asyncio.Task[None] | None = None
         self._shared_epoch = 0
+        self._missing: list[tuple[Place, int]] = []
+        self._patience = Patience(LOST_S, LOST_LOOK_S)
 
     # -- assignment
 
@@ -203,6 +209,22 @@ class Shards:
         for task in self.tasks.values():
             if (inbox := task.inboxes.get(place)) is not None:
                 inbox.expected = offset
+
+    def look_for_lost(self, now_s: float) -> None:
+        """Have fetched again what was handed on and has not come: Faust empties its queues when a flow begins."""
+        missing = [
+            (place, inbox.next)
+            for task in self.tasks.values()
+            for place, inbox in task.inboxes.items()
+            if inbox.missing
+        ]
+        if not missing or missing != self._missing:
+            self._missing = missing
+            self._patience.renew()
+        elif not self._patience.lasts(now_s):
+            log.warning("chunks were lost on their way, and are fetched again", partitions=missing)
+            self._patience.renew()
+            self.epoch += 1
 
     def deliver(self, fetch: Fetch) -> None:
         """Hand a fetch to its tasks."""

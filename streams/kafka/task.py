@@ -29,8 +29,12 @@ URGENT_MS = 40
 IDLE_COMMITS_MS = 5_000
 """Time between commits of a task that only time has changed."""
 
-ALIGN_WAIT_S = 2.0
-"""How long records wait for those of another topic that could not be fetched; time at work does not count."""
+ALIGN_WAIT_S = 15.0
+"""How long records wait for those of another topic that cannot be fetched; time at work does not count.
+
+Without it records are applied that make those of the other topic late: a partition without a leader for longer is a
+fault that the shard is not to stand still for, a slow answer is not.
+"""
 
 PATIENCE_S = 55.0
 """How long a commit is tried: below the time after which Kafka aborts the transaction by itself."""
@@ -221,7 +225,7 @@ class Task:
         if len(self.logic.outputs) > MOST_OUTPUTS and self._committing is not None:
             await asyncio.wait([self._committing])
             return True
-        wait = self._worker.clock == "record" or not self.hungry or self._patience.lasts(time.monotonic())
+        wait = self._worker.clock == "record" or not self.hungry or self._patient()
         slices = take_next(list(self.inboxes.values()), self._worker.chunk_rows, wait=wait)
         if slices:
             self.logic.live = self.logic.live and sum(map(len, slices)) < self._worker.chunk_rows
@@ -238,6 +242,10 @@ class Task:
             self.logic.live = True
             return await self._tick()
         return False
+
+    def _patient(self) -> bool:
+        """Whether to wait on for topics that gave nothing; always for what was fetched and has yet to come."""
+        return self._patience.lasts(time.monotonic()) or any(inbox.missing for inbox in self.inboxes.values())
 
     async def _tick(self) -> bool:
         if self._worker.clock == "record" or time.monotonic() - self._ticked_s < self._tick_every_s:

@@ -11,6 +11,7 @@ Each method here steps around something of Faust 0.15.3, mode 0.7.1 or aiokafka 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, cast
@@ -83,9 +84,10 @@ class ChunkConsumer(driver.Consumer):
         """Yield one message for each chunk of a fetch."""
         self.check()
         shards = self._shards
-        if not shards.ready or self.should_stop:
+        if not shards.ready or not self.flow_active or self.should_stop:
             await asyncio.sleep(FETCH_TIMEOUT_S)
             return
+        shards.look_for_lost(time.monotonic())
         if shards.full and not await self._make_room():
             await asyncio.sleep(HOLD_S)
             return
@@ -94,14 +96,14 @@ class ChunkConsumer(driver.Consumer):
         await self._release()
         epoch = self._followed
         fetch = await self._in_thread(lambda source: source.fetch(self._worker.chunk_rows, FETCH_TIMEOUT_S))
-        if epoch != shards.epoch:
-            return  # what was fetched belongs to an assignment that is over
         for chunk in fetch.chunks:
             if self._over(epoch):
+                self._followed = -1  # what is not handed on here has to be fetched again
                 return
             shards.expect(chunk.place, chunk.next)
             yield TP(*chunk.place), self._message(chunk)
-        shards.deliver(Fetch([], fetch.ends, fetch.lost))
+        if epoch == shards.epoch:
+            shards.deliver(Fetch([], fetch.ends, fetch.lost))
 
     def _over(self, epoch: int) -> bool:
         """Whether what was fetched under an assignment may no longer be delivered."""

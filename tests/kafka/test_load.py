@@ -50,7 +50,7 @@ def output(broker: LocalBroker) -> Iterator[Output]:
 
     def wait(name: str) -> dict[str, Any]:
         if name not in told:
-            out, err = runs[name].communicate(timeout=180)
+            out, err = runs[name].communicate(timeout=400)
             assert runs[name].returncode == 0, err
             told[name] = json.loads(out)
         return told[name]

@@ -54,7 +54,7 @@ def orders(sku: str, count: int, time_ms: int, first: int = 0) -> list[Record]:
 
 def send(kafka: KafkaSettings, records: Sequence[Record], *, stamp_ms: int | None = None, codec: str = "none") -> None:
     """Write records; every one is acknowledged."""
-    told = {"message.max.bytes": 30 << 20, "linger.ms": 5, "compression.type": codec}
+    told = {"message.max.bytes": 30 << 20, "linger.ms": 5, "compression.type": codec, "enable.idempotence": True}
     producer = Producer({**kafka.librdkafka(), **told})
     hand_over(producer, kafka, records, stamp_ms)
     assert producer.flush(30) == 0
