@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from streams.events import EventBatch, Kind, concat
+from streams.fields import series_key
 from streams.key_index import hashes_of
 from streams.packed import Packed, Texts
-from streams.series import series_key
 
 I64 = npt.NDArray[np.int64]
 

@@ -26,6 +26,7 @@ from streams import fields as f
 from streams.fields import epoch_ms as epoch_ms  # read beside the structs by everybody who reads their times
 from streams.fields import pack_currency as pack_currency
 from streams.fields import unpack_currency as unpack_currency
+from streams.key_index import hashes_of
 from streams.packed import join
 
 
@@ -405,17 +406,9 @@ class EventBatch:
 
 
 _DTYPES: dict[str, type[np.generic]] = {
-    "row": np.int32,
-    "kind": np.uint8,
-    "time_ms": np.int64,
-    "tick_ms": np.int64,
-    "id_hash": np.uint64,
-    "quantity": np.int64,
-    "price": np.int64,
-    "currency": np.int32,
-    "original_ms": np.int64,
-    "session": np.uint64,
-}
+    "row": np.int32, "kind": np.uint8, "time_ms": np.int64, "tick_ms": np.int64, "id_hash": np.uint64,
+    "quantity": np.int64, "price": np.int64, "currency": np.int32, "original_ms": np.int64, "session": np.uint64,
+}  # fmt: skip
 
 
 def concat(batches: Iterable[EventBatch]) -> EventBatch:
@@ -432,7 +425,7 @@ def concat(batches: Iterable[EventBatch]) -> EventBatch:
         name: np.concatenate([getattr(part, name) for part in parts]) if parts else np.zeros(0, dtype)
         for name, dtype in _DTYPES.items()
     }
-    hashed = [part.series for part in parts if part.series is not None]
+    hashed = any(part.series is not None for part in parts)
     facts: list[tuple[int, Event]] = []
     offset = 0
     for part in parts:
@@ -445,5 +438,9 @@ def concat(batches: Iterable[EventBatch]) -> EventBatch:
         facts=facts,
         values=join([part.values for part in parts]),
         keys=join([part.keys for part in parts]),
-        series=np.concatenate(hashed) if hashed and len(hashed) == len(parts) else None,
+        series=np.concatenate([_series_of(part) for part in parts]) if hashed else None,
     )
+
+
+def _series_of(batch: EventBatch) -> npt.NDArray[np.uint64]:
+    return hashes_of(map(f.series_key, batch.sku, batch.location)) if batch.series is None else batch.series

@@ -19,13 +19,14 @@ from streams.calendar import Holidays, day_number
 from streams.catalog import FOREVER_MS, Catalog, Item, ListedPrices
 from streams.due import Due
 from streams.events import EventBatch, Kind, concat, epoch_ms
+from streams.fields import DEFAULT_LOCATION
 from streams.outputs import Outputs
 from streams.positions import Positions
 from streams.price_alerts import LineContext, PriceAlerts
 from streams.price_lines import PriceRows
 from streams.refresh import Refresh
 from streams.replenishment import Replenishment
-from streams.series import DEFAULT_LOCATION, SeriesMap
+from streams.series import SeriesMap
 from streams.triggers import Trigger
 
 Ints = npt.NDArray[np.integer[Any]]

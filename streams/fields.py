@@ -21,6 +21,7 @@ LATEST_MS = 253_402_300_799_999
 """9999-12-31T23:59:59.999Z, the last instant that RFC 3339 can write."""
 
 DEFAULT_LOCATION = "default"
+_SEPARATOR = "\x1f"  # no SKU or location holds a control character
 """Location of events that name none (contracts §1)."""
 
 MAX_QUANTITY = 1e6  # contracts §1
@@ -96,3 +97,14 @@ def unpack_currency(code: int) -> str:
     ('GBP', '')
     """
     return code.to_bytes(3, "big").decode("ascii") if code else ""
+
+
+def series_key(sku: str, location: str) -> str:
+    """The one text that stands for a series; the SKU alone where its location is the default one.
+
+    Examples
+    --------
+    >>> series_key("mug", "default"), series_key("mug", "york")
+    ('mug', 'mug\\x1fyork')
+    """
+    return sku if location == DEFAULT_LOCATION else sku + _SEPARATOR + location

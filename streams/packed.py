@@ -72,7 +72,7 @@ class Packed(_Column[bytes | None]):
 
 
 class Texts(_Column[str]):
-    """ASCII texts; an empty one stands for ``default``.
+    """Texts in UTF-8; an empty one stands for ``default``, an end below its start for the empty text.
 
     Examples
     --------
@@ -82,7 +82,9 @@ class Texts(_Column[str]):
     """
 
     def _value(self, start: int, end: int) -> str:
-        return str(self.buffer[start:end].data, "ascii") if end > start else "default"
+        if end > start:
+            return str(self.buffer[start:end].data, "utf-8")
+        return "default" if end == start else ""
 
 
 def pack(values: Sequence[bytes | None]) -> Packed:
@@ -107,20 +109,36 @@ def pack(values: Sequence[bytes | None]) -> Packed:
         return Packed(whole.buffer, whole.starts, np.where(none, whole.starts - 1, whole.ends))
 
 
-def join(parts: Sequence[Sequence[T]]) -> Sequence[T]:
-    """Columns one after the other: in one buffer where all of them are packed alike, otherwise as a list.
+def pack_texts(values: Sequence[str]) -> Texts:
+    """Texts in one buffer; of those that are packed already, the same.
 
     Examples
     --------
-    >>> list(join([pack([b"a"]), pack([None, b"c"])])), join([["x"], ["y"]])
+    >>> list(pack_texts(["tea", "", "thé"]))
+    ['tea', '', 'thé']
+    """
+    if isinstance(values, Texts):
+        return values
+    packed = pack([value.encode() for value in values])
+    empty = packed.ends == packed.starts
+    return Texts(packed.buffer, packed.starts, np.where(empty, packed.starts - 1, packed.ends))
+
+
+def join(parts: Sequence[Sequence[T]]) -> Sequence[T]:
+    """Columns one after the other: in one buffer where one of them is packed, otherwise as a list.
+
+    Examples
+    --------
+    >>> list(join([pack([b"a"]), [None, b"c"]])), join([["x"], ["y"]])
     ([b'a', None, b'c'], ['x', 'y'])
     """
     if len(parts) == 1:
         return parts[0]
     kinds = {type(part) for part in parts}
-    if not (kinds == {Packed} or kinds == {Texts}):
+    if not kinds & {Packed, Texts}:
         return [value for part in parts for value in part]
-    packed: Any = parts
+    wrap: Any = pack if Packed in kinds else pack_texts
+    packed: Any = [wrap(part) for part in parts]
     if len({id(part.buffer) for part in packed}) == 1:
         starts, ends = ([getattr(part, name) for part in packed] for name in ("starts", "ends"))
         return type(packed[0])(packed[0].buffer, np.concatenate(starts), np.concatenate(ends))  # type: ignore[no-any-return]

@@ -120,7 +120,7 @@ class Partitioner:
         kernels = loaded()
         if kernels is not None and isinstance(skus, Texts):
             out = np.empty(len(skus), np.int32)
-            own = (np.ascontiguousarray(skus.starts), np.ascontiguousarray(skus.ends))
+            own = (np.ascontiguousarray(skus.starts), np.maximum(skus.starts, skus.ends))  # an end below is no text
             kernels.partitions(skus.buffer.ctypes.data, *own, self.name == "murmur2", self.partitions, out)
             return out
         known = self._known

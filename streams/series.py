@@ -16,12 +16,11 @@ import numpy.typing as npt
 import xxhash
 
 from streams.events import EventBatch
+from streams.fields import DEFAULT_LOCATION, series_key
 from streams.key_index import U64, KeyIndex
 from streams.state import BLOCK_ROWS, Record, pack, unpack
 
 I32 = npt.NDArray[np.int32]
-DEFAULT_LOCATION = "default"
-_SEPARATOR = "\x1f"  # no SKU or location holds a control character
 
 
 MOST_HOT = 2_048
@@ -180,14 +179,3 @@ class SeriesMap:
 def sku_seed(sku: str) -> np.uint64:
     """Stable 64-bit hash of a SKU: mixed with an event's hash it makes ids of different SKUs differ."""
     return np.uint64(xxhash.xxh3_64_intdigest(sku.encode()))
-
-
-def series_key(sku: str, location: str) -> str:
-    """The one text that stands for a series; the SKU alone where its location is the default one.
-
-    Examples
-    --------
-    >>> series_key("mug", "default"), series_key("mug", "york")
-    ('mug', 'mug\\x1fyork')
-    """
-    return sku if location == DEFAULT_LOCATION else sku + _SEPARATOR + location

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from streams import compiled
 from streams.decode import decode
 from streams.engine import Engine, EngineConfig
-from streams.events import EventBatch
+from streams.events import EventBatch, concat
+from streams.fields import series_key
 from streams.key_index import hashes_of
-from streams.packed import pack
+from streams.packed import Texts, pack
 from streams.partition import Partitioner, PartitionerName
-from streams.series import series_key
 from tests.hostile import CLOCK_MS, HOSTILE, TYPES, event
 
 FLOWS = TYPES[:6]
@@ -175,6 +175,21 @@ def test_keys_that_are_not_the_sku_are_dead_letters_by_both_ways() -> None:
 def test_any_list_of_bytes_gives_the_same_by_both_ways(seeds: list[int], raw: list[bytes]) -> None:
     records: list[bytes | None] = [spelled(random.Random(seed)) for seed in seeds]
     assert_alike(*both([*records, *raw, None]))
+
+
+def test_a_packed_batch_joined_with_a_plain_one_holds_what_both_hold() -> None:
+    flows = [event(event_id=f'"e{n}"', sku=f'"sku-{n}"') for n in range(300)]
+    facts = [event("price_set", sku='"Thé"'), event("stock_counted", location='"york"'), event("day_described")]
+    parts = [decode(values, clock_ms=CLOCK_MS)[0] for values in (flows, facts)]
+    assert [type(part.sku) for part in parts] == [Texts, list]
+    whole = concat(parts)
+    for name in ("sku", "location", "values", "keys"):
+        assert list(getattr(whole, name)) == [*getattr(parts[0], name), *getattr(parts[1], name)], name
+        assert isinstance(getattr(whole, name), list) == (name == "keys"), name  # there are none in files
+    assert whole.series is not None
+    assert np.array_equal(whole.series, hashes_of(map(series_key, whole.sku, whole.location)))
+    rule = Partitioner("murmur2", 7)
+    assert np.array_equal(rule.of(whole.sku), rule.of(list(whole.sku)))
 
 
 def test_an_engine_makes_the_same_of_batches_of_both_ways() -> None:
