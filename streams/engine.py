@@ -163,9 +163,6 @@ class Engine:
             raise RuntimeError("the batch before this one is paused; resume it first")
         accepted = rest.accepted
         out = Outputs(dead_letters=accepted.letters)
-        first_ms = int(accepted.watermark_ms[0]) if len(accepted.batch) else self.intake.watermark_ms
-        if first_ms > 0:
-            self.buckets.start(first_ms)
         self._facts.begin(accepted.batch)
         for kind, count in enumerate(np.bincount(accepted.batch.kind).tolist()):
             if count:
@@ -179,12 +176,14 @@ class Engine:
         accepted = rest.accepted
         marks, n = accepted.watermark_ms, len(accepted.batch)
         while rest.at < n:
-            due_ms = self._next_due_ms()
-            stop = int(np.searchsorted(marks, due_ms)) if due_ms is not None else n
+            if marks[rest.at] > 0:
+                self.buckets.start(int(marks[rest.at]))
+            due_ms = self._next_due_ms()  # None before the first watermark, from which on buckets close
+            stop = int(np.searchsorted(marks, 1 if due_ms is None else due_ms))
             if stop > rest.at:
                 self._apply(accepted, rest.at, min(stop, n), out)
             rest.at = max(rest.at, min(stop, n))
-            if rest.at < n:
+            if rest.at < n and due_ms is not None:
                 out.row = int(accepted.batch.row[rest.at])
                 if self._advance(int(marks[rest.at]), out):
                     return False

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from streams.calendar import Width
 from streams.decode import decode
 from streams.engine import Engine, EngineConfig
-from tests.shop_events import Spec, records
+from streams.events import Kind
+from tests.shop_events import START, Spec, records
 from tests.small_shop import (
     CLOCK,
     DAY,
@@ -258,6 +259,22 @@ def test_chunking_does_not_change_the_state(seed: int, size: int) -> None:
     whole, parts = map(arrays, engines)
     for name in whole:
         np.testing.assert_array_equal(whole[name], parts[name], err_msg=name)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_buckets_close_in_a_first_batch_that_begins_before_any_time_is_known(seed: int) -> None:
+    """A shard reads announced days before anything else, at a clock of zero, and the batch may go on for days."""
+    day = b'{"type":"day_described","event_id":"d","event_time":%d,"date":"2010-01-01","name":"d","kind":"k"}' % START
+    batch, letters = decode([day, *records(Spec(seed, events=150, days=4))], clock_ms=CLOCK)
+    assert not letters
+    batch.tick_ms[:] = np.maximum.accumulate(np.where(batch.kind == Kind.DAY_DESCRIBED, 0, batch.time_ms))
+    whole, parts = Engine(EngineConfig(max_series=16)), Engine(EngineConfig(max_series=16))
+    whole.process(batch)
+    for row in range(len(batch)):
+        parts.process(batch.take(np.array([row])))
+    assert whole.buckets.zones[0].open == int(batch.time_ms.max()) // DAY
+    for name, array in arrays(whole).items():
+        np.testing.assert_array_equal(array, arrays(parts)[name], err_msg=name)
 
 
 def test_a_price_that_comes_before_the_first_flow_is_treated_alike_in_any_chunk() -> None:
