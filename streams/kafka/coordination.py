@@ -92,6 +92,9 @@ class Coordination:
                 self._read(value, now_ms)
         self._judge(now_ms)
 
+    def went_live(self) -> None:
+        """Nothing is left over by a backlog."""
+
     async def tick(self, now_ms: int) -> None:
         """Let the machine's clock pass."""
         self._judge(now_ms)

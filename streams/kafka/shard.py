@@ -145,6 +145,10 @@ class Shard:
             self.clock_ms = now_ms
             await self._run(lambda: self.engine.tick(now_ms), None)
 
+    def went_live(self) -> None:
+        """Ask for the forecasts that a backlog has left over: with the clock of records no tick comes to do so."""
+        self._ask()
+
     def _ticks(self, clock: npt.NDArray[np.int64], now_ms: int) -> npt.NDArray[np.int64]:
         """The shard's clock at each event: Kafka's timestamps, never behind itself, never ahead of the machine's."""
         ticks = np.maximum(np.minimum(clock, now_ms), self.clock_ms)

@@ -62,6 +62,9 @@ class Logic(Protocol):
     async def tick(self, now_ms: int) -> None:
         """Let the machine's clock pass."""
 
+    def went_live(self) -> None:
+        """Note that everything that had arrived was applied."""
+
     def changes(self) -> Iterator[Record]:
         """State records that changed since the last call."""
 
@@ -239,7 +242,9 @@ class Task:
             self._maybe_commit()
             return True
         if self.caught_up:
-            self.logic.live = True
+            if not self.logic.live:
+                self.logic.live = True
+                self.logic.went_live()
             return await self._tick()
         return False
 

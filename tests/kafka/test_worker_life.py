@@ -148,6 +148,18 @@ def test_a_model_that_fails_or_hangs_is_answered_for_and_holds_nothing_up(kafka:
             workers.close()
 
 
+def test_a_backlog_without_anything_after_it_leaves_a_forecast_of_every_item(
+    kafka: KafkaSettings, tmp_path: Path
+) -> None:
+    workers = in_days(kafka, "past", tmp_path / "past")
+    try:
+        worker = workers.start(clock="record")  # no tick comes, and by default most forecasts of a backlog are left out
+        wait_for(partial(all_answered, workers.kafka), "a forecast of every item", 60)
+        assert worker.stop() == 0
+    finally:
+        workers.close()
+
+
 def in_days(kafka: KafkaSettings, name: str, folder: Path) -> Workers:
     """An application of its own with an order of every item on each of some days; each closes the day before."""
     told = {"application_id": f"{kafka.application_id}-{name}", "topic_prefix": f"{kafka.topic_prefix}{name}."}
