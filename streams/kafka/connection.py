@@ -89,7 +89,7 @@ def _give_up_if_hopeless(kafka: KafkaSettings, reasons: list[KafkaError]) -> Non
 def _away(kafka: KafkaSettings, timeout_s: float, reasons: list[KafkaError]) -> UnreachableError:
     told = next((reason for reason in reasons if reason.code() not in _VAGUE), reasons[0])
     return UnreachableError(
-        f"no Kafka answers at {kafka.bootstrap_servers} within {timeout_s:g} s ({_text(told)}); start it, or check "
+        f"no Kafka answers at {kafka.bootstrap_servers} within {timeout_s:.3g} s ({_text(told)}); start it, or check "
         "kafka.bootstrap_servers and kafka.security_protocol"
     )
 
