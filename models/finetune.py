@@ -13,6 +13,7 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
@@ -29,10 +30,11 @@ from models.encoder import Encoder, EncoderConfig, load
 from models.forecast import LEVELS, Forecaster
 from models.named import SHIPPED
 from models.panel import I64, Panel
+from models.recipe import Keeping, Recipe
 from models.serving import EncoderForecaster
 from models.start import config_of
 from models.task import TaskError, read_task
-from models.train import Keeping, Recipe, fit, held_back, origins
+from models.train import fit, held_back, origins
 
 LEAST_WINDOWS = 500
 """Windows that a fit needs; with fewer there is nothing to learn."""
@@ -74,10 +76,13 @@ class Finetuned:
         Of the nets.
     choices
         Candidates that were compared; empty where there was too little to compare, or nothing to choose.
+    starts
+        Folder of the encoder that each net began from, None for nothing.
     """
 
     folders: list[Path]
     choices: list[Choice]
+    starts: list[Path | None]
 
     def forecaster(self, name: str) -> EncoderForecaster:
         """All nets as one forecaster."""
@@ -105,6 +110,7 @@ def finetune(
     processes: int | None = None,
     progress: Callable[[float], None] | None = None,
     start: Path | None = None,
+    in_turn: bool = True,
     keeping: Keeping | None = None,
 ) -> Finetuned:
     """Fit nets to what lies at or before the first cutoff of a task.
@@ -120,8 +126,10 @@ def finetune(
     progress
         Called with the share of all steps that is done.
     start
-        Folder of an encoder that every net begins from; with none, nets are of `KINDS` in turn. In mode ``full``
-        covariates and dates are those of the task and of the validation, in the others those of the encoder.
+        Folder of an encoder that every net begins from. In mode ``full`` covariates and dates are those of the task and
+        of the validation, in the others those of the encoder.
+    in_turn
+        Without a start, nets are of `KINDS` in turn; if False, all are of the first, which begins from nothing.
     keeping
         Folders of checkpoints and logs, in which each fit has one of its own.
 
@@ -150,12 +158,15 @@ def finetune(
         if choices:
             config["dates"] = min(choices, key=lambda one: one.wql).dates
         folders = [out / str(number) for number in range(seeds)]
+        kinds = [_of_kind(n if in_turn else 0, config, start) for n in range(seeds)]
         jobs = [
-            _Job(task_dir, last, *_of_kind(n, config, start), replace(recipe, seed=recipe.seed + n), keeping.of(str(n)))
-            for n in range(seeds)
+            _Job(task_dir, last, *kind, replace(recipe, seed=recipe.seed + n), keeping.of(str(n)))
+            for n, kind in enumerate(kinds)
         ]
         crew.results([crew.pool.submit(_keep, job, folder) for job, folder in zip(jobs, folders, strict=True)])
-    return Finetuned(folders, choices)
+    if progress is not None:
+        progress(1.0)  # a fit that was over before, or that stopped early, tells of fewer steps
+    return Finetuned(folders, choices, [begun for _, begun in kinds])
 
 
 def _config(panel: Panel, last: int, recipe: Recipe, start: Path | None) -> dict[str, Any]:
@@ -186,13 +197,17 @@ class _Crew:
         spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
         self._told = spawn.Queue()
         self._steps, self._done, self._progress = steps, 0, progress
+        self._others = set(multiprocessing.active_children())
         count = processes or os.cpu_count() or 1
         self.pool = ProcessPoolExecutor(count, mp_context=spawn, initializer=_begin, initargs=(self._told,))
 
     def __enter__(self) -> _Crew:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:  # who was interrupted does not wait for the fits that are under way
+            for process in set(multiprocessing.active_children()) - self._others:
+                process.terminate()
         self.pool.shutdown(cancel_futures=True)
 
     def results(self, futures: Sequence[Future[float]]) -> list[float]:
@@ -216,6 +231,7 @@ _told: Any = None  # of a process of the crew: where it tells how far it is
 def _begin(told: Any) -> None:
     global _told
     _told = told
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; who started this process ends it
     threading.Thread(target=_outlive_nobody, daemon=True).start()
     torch.set_num_threads(1)
     disable_progress_bar()  # one bar is enough

@@ -2,9 +2,6 @@
 
 In: seeds, steps. Out: an encoder. The one that ships with the package is `models.named.SHIPPED`.
 Must not know: real shops. Rule: whoever runs it again with the same seed, on the same machine, gets the same weights.
-
-Every made-up series counts alike, whatever it sells (`scale_power` 0): their sizes span almost seven decades, those of
-one shop three.
 """
 
 from __future__ import annotations
@@ -14,7 +11,8 @@ from collections.abc import Callable
 from models.corpus import corpus
 from models.encoder import Encoder, EncoderConfig
 from models.panel import Panel
-from models.train import Recipe, fit
+from models.recipe import PRETRAINING, Keeping, Recipe
+from models.train import fit
 
 SERIES, DAYS, HORIZON = 12_000, 900, 28
 CORPUS_SEED = 11
@@ -22,11 +20,13 @@ CORPUS_SEED = 11
 COVARIATES = ("promo", "holiday", "price")
 """Known covariates that any shop may have; others are for fine-tuning."""
 
-RECIPE = Recipe(steps=20_000, windows=384, scale_power=0.0, average=0.998)
-
 
 def pretrain(
-    recipe: Recipe = RECIPE, *, series: int = SERIES, progress: Callable[[int], None] | None = None
+    recipe: Recipe = PRETRAINING,
+    *,
+    series: int = SERIES,
+    progress: Callable[[int], None] | None = None,
+    keeping: Keeping | None = None,
 ) -> Encoder:
     """Fit an encoder to the synthetic corpus; some fifteen minutes on a core.
 
@@ -36,6 +36,8 @@ def pretrain(
         Of the corpus.
     progress
         Called with the number of steps done.
+    keeping
+        Checkpoints and logs.
     """
     panel = Panel(corpus(series, DAYS, CORPUS_SEED), horizon=HORIZON)
-    return fit(panel, DAYS - 1, EncoderConfig(COVARIATES, feature_dropout=0.1), recipe, progress)
+    return fit(panel, DAYS - 1, EncoderConfig(COVARIATES, feature_dropout=0.1), recipe, progress, keeping=keeping)

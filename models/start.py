@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -23,9 +23,7 @@ from models.columns import StepInputs
 from models.encoder import Encoder, EncoderConfig, load
 from models.forecast import ForecastError
 from models.net import CLIP
-
-Mode = Literal["full", "head", "lora"]
-"""What learns: everything; the gate and the residual per level; or low-rank adapters of blocks and heads."""
+from models.recipe import Mode
 
 HEADS = ("gate", "residual")
 

@@ -25,16 +25,22 @@ from models.model_folder import CARD, WEIGHTS, Card, read_model
 
 TASK_FILES = ("panel.parquet", "static.parquet", "task.json")
 
-_NOT_RECIPE = {"task_dir", "out", "json", "add", "registry", "pretrain", "seeds"}
+_NOT_RECIPE = {"task_dir", "out", "json", "add", "registry", "pretrain", "seeds", "start", "checkpoints", "logs"}
 """Options of `train` that say what is read and written; all others say how a net is fitted."""
 
-_UNWRITTEN = {"out", "json", "add", "registry"}
+_UNWRITTEN = {"out", "json", "add", "registry", "checkpoints", "logs"}
 """Options that a card's command leaves out: they change no byte of a net."""
 
 _LONGEST_NAME = 48
 
 
-def write_card(context: typer.Context, out: Path, task_dir: Path | None, choices: Sequence[Mapping[str, Any]]) -> str:
+def write_card(
+    context: typer.Context,
+    out: Path,
+    task_dir: Path | None,
+    choices: Sequence[Mapping[str, Any]],
+    starts: Sequence[Path | None] = (),
+) -> str:
     """Write the card of the nets in a folder; the published name of the model comes back.
 
     Parameters
@@ -47,6 +53,8 @@ def write_card(context: typer.Context, out: Path, task_dir: Path | None, choices
         What they were fitted to; None: made-up shops.
     choices
         What was compared by validation, each with its `wql`.
+    starts
+        Folder of the encoder that each net began from, None for nothing.
 
     Raises
     ------
@@ -62,7 +70,7 @@ def write_card(context: typer.Context, out: Path, task_dir: Path | None, choices
     recipe = {**made.pop("recipe"), **{name: value for name, value in given.items() if value is not None}}
     best = min(choices, key=lambda one: one["wql"], default={})
     recipe |= {name: value for name, value in best.items() if name != "wql"}
-    recipe |= {"dates": bool(net.config.dates)}
+    recipe |= {"dates": bool(net.config.dates), "start": ", ".join(map(_start, starts)) or None}
     recipe |= {"parameters_of_a_net": sum(values.numel() for values in net.parameters()), **_made_with(context)}
     card = Card(
         **made,
@@ -106,19 +114,20 @@ def commit() -> str | None:
 def _of_made_up_shops() -> dict[str, Any]:
     """What a card says of a net that has seen made-up shops alone."""
     from models.named import SHIPPED
-    from models.pretrain import CORPUS_SEED, DAYS, HORIZON, RECIPE, SERIES
+    from models.pretrain import CORPUS_SEED, DAYS, HORIZON, SERIES
+    from models.recipe import PRETRAINING
 
     corpus = {"corpus_seed": CORPUS_SEED, "corpus_series": SERIES, "corpus_days": DAYS}
     data = f"made-up shops alone (models/corpus.py): {SERIES:,} series of {DAYS} days, seed {CORPUS_SEED}"
-    return {"name": SHIPPED.name, "data": data, "horizon": HORIZON, "recipe": {**asdict(RECIPE), **corpus}}
+    return {"name": SHIPPED.name, "data": data, "horizon": HORIZON, "recipe": {**asdict(PRETRAINING), **corpus}}
 
 
 def _of_task(task_dir: Path) -> dict[str, Any]:
     """What a card says of nets that were fitted to a task."""
     import msgspec
 
+    from models.recipe import Recipe
     from models.task import TaskFile
-    from models.train import Recipe
 
     file = msgspec.json.decode((task_dir / "task.json").read_bytes(), type=TaskFile)
     name = file.name or task_dir.resolve().name
@@ -182,8 +191,15 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _start(folder: Path | None) -> str:
+    """The encoder that a net began from: its published name where it has a card, else the digest of its weights."""
+    if folder is None:
+        return "nothing"
+    if (folder / CARD).is_file():
+        return read_model(folder).name
+    return f"sha256:{_sha256(folder / WEIGHTS)}"
+
+
 def _said(value: Any) -> bool | int | float | str | None:
-    """An option as a card has it: a folder of an encoder by the digest of its weights; None for what is not said."""
-    if isinstance(value, Path) and (value / WEIGHTS).is_file():
-        return f"sha256:{_sha256(value / WEIGHTS)}"
+    """An option as a card has it; None for what is not said."""
     return value if isinstance(value, bool | int | float | str) else None

@@ -28,6 +28,7 @@ from shelftide import (
     commands_settings,
     commands_subscribe,
     commands_topics,
+    commands_train,
     commands_worker,
 )
 
@@ -46,7 +47,7 @@ app.command("replay")(commands_replay.replay)
 app.command("convert")(commands_data.convert)
 app.command("simulate")(commands_data.simulate)
 app.command("backtest")(commands_models.backtest)
-app.command("train")(commands_models.train)
+app.command("train")(commands_train.train)
 app.command("produce")(commands_produce.produce)
 app.command("subscribe")(commands_subscribe.subscribe)
 app.command("worker")(commands_worker.worker)

@@ -16,8 +16,8 @@ import torch
 from models.checkpoint import NAME, Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
 from models.encoder import Encoder, EncoderConfig
 from models.panel import Panel
-from models.start import Mode
-from models.train import Keeping, Recipe, fit
+from models.recipe import Keeping, Mode, Recipe
+from models.train import fit
 from tests.test_train import LAST, promoted
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +37,8 @@ def killed_at(folder: Path, step: int) -> None:
         from tests.test_checkpoint import CONFIG, RECIPE
         from tests.test_train import LAST, promoted
         from models.panel import Panel
-        from models.train import Keeping, fit
+        from models.recipe import Keeping
+        from models.train import fit
         from pathlib import Path
 
         def tell(step):

@@ -20,7 +20,7 @@ from models.encoder import load
 from models.model_folder import CARD, Card, read_model
 from models.named import SHIPPED
 from models.pretrain import CORPUS_SEED
-from models.train import Recipe
+from models.recipe import Recipe
 from shelftide.cards import card_bytes, commit, write_card
 from shelftide.cli import app, run
 from tests.program import finished
@@ -193,8 +193,9 @@ def test_the_card_of_a_task_says_what_was_fitted_to_what_and_how(tmp_path: Path)
         net(out / str(seed - 1), seed=seed)
     choices = [{"dates": False, "wql": 0.2}, {"dates": True, "wql": 0.3}]
     told_ = context(str(task), "--steps", "2", "--seeds", "2", "--out", str(out), "--add")
-    assert write_card(told_, out, task, choices) == read_model(out).name
+    assert write_card(told_, out, task, choices, [None, SHIPPED]) == read_model(out).name
     card = read_model(out).card
+    assert card.recipe["start"] == f"nothing, {read_model(SHIPPED).name}"
     assert (card.name, card.horizon, card.covariates, card.seeds) == ("tea-shop", 7, ("promo",), (1, 2))
     sums = subprocess.run(["sha256sum", "panel.parquet", "task.json"], cwd=task, capture_output=True, check=True)
     assert all(line.split()[0] in card.data for line in sums.stdout.decode().splitlines())

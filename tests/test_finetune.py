@@ -16,9 +16,9 @@ from models.encoder import Encoder, EncoderConfig, load
 from models.finetune import finetune, weighted_quantile_loss
 from models.named import SHIPPED
 from models.panel import Panel
+from models.recipe import Recipe
 from models.serving import EncoderForecaster
 from models.task import TaskError, read_task
-from models.train import Recipe
 from shelftide.cli import run
 
 DAYS, SERIES = 200, 6

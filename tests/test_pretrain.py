@@ -13,9 +13,10 @@ from models.finetune import weighted_quantile_loss
 from models.model_folder import read_model
 from models.named import PRETRAINED, SHIPPED, forecaster_named
 from models.panel import Panel
-from models.pretrain import CORPUS_SEED, COVARIATES, DAYS, HORIZON, RECIPE, SERIES, pretrain
+from models.pretrain import CORPUS_SEED, COVARIATES, DAYS, HORIZON, SERIES, pretrain
+from models.recipe import PRETRAINING
 
-TINY = replace(RECIPE, steps=3, windows=16)
+TINY = replace(PRETRAINING, steps=3, windows=16)
 
 
 def test_the_shipped_encoder_beats_the_baseline_on_shops_it_has_not_seen() -> None:
@@ -37,13 +38,17 @@ def test_the_weights_are_small_and_nothing_but_safetensors_and_json() -> None:
 def test_the_card_says_how_the_shipped_weights_were_made_and_the_name_is_that_of_their_digest() -> None:
     shipped = read_model(SHIPPED)
     assert forecaster_named(PRETRAINED, SHIPPED).name == shipped.name == f"{SHIPPED.name}@sha256:{shipped.digest[:12]}"
-    now = {**asdict(RECIPE), "corpus_seed": CORPUS_SEED, "corpus_series": SERIES, "corpus_days": DAYS}
+    now = {**asdict(PRETRAINING), "corpus_seed": CORPUS_SEED, "corpus_series": SERIES, "corpus_days": DAYS}
     then = shipped.card.recipe
     assert {name: value for name, value in now.items() if name in then} == {
         name: then[name] for name in now.keys() & then
     }
     assert {"steps", "seed", "corpus_seed", "torch"} <= set(then)
-    assert (shipped.card.horizon, shipped.card.covariates, shipped.card.seeds) == (HORIZON, COVARIATES, (RECIPE.seed,))
+    assert (shipped.card.horizon, shipped.card.covariates, shipped.card.seeds) == (
+        HORIZON,
+        COVARIATES,
+        (PRETRAINING.seed,),
+    )
     assert len(shipped.card.scores) == 4
 
 

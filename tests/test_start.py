@@ -12,9 +12,10 @@ import torch
 from models.encoder import Encoder, EncoderConfig, load
 from models.net import NetConfig, columns_of
 from models.panel import Panel
+from models.recipe import Recipe
 from models.start import HEADS, StartError, config_of, standardise_new, step_columns, taken_over
 from models.task import Task
-from models.train import Recipe, fit, origins
+from models.train import fit, origins
 from models.windows import windows_of
 from tests.test_train import LAST, promoted
 

@@ -14,9 +14,10 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
 
 from models.encoder import Encoder, EncoderConfig
 from models.panel import Panel
+from models.recipe import Keeping, Recipe
 from models.serving import EncoderForecaster
 from models.task import Task, TaskFile
-from models.train import Batches, Keeping, Recipe, fit, held_back, origins
+from models.train import Batches, fit, held_back, origins
 
 DAYS, LAST = 300, 270
 RECIPE = Recipe(steps=120, windows=64, horizons=4)

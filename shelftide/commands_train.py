@@ -1,0 +1,106 @@
+"""The command `train`: nets fitted to a task, or to made-up shops.
+
+In: options. Out: a folder of nets and their card, which appears once it is complete.
+Must not know: how nets are fitted. Rule: nothing heavy is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from models.recipe import PRETRAINING
+from shelftide.commands_registry import Add, RegistryFolder, added
+from shelftide.fitting import fit_nets, fit_rows, pretrain_net
+from shelftide.fitting_options import (
+    Checkpoints,
+    EarlyStopping,
+    Logs,
+    Masking,
+    ModeOption,
+    PromoDropout,
+    SamplePower,
+    SampleSoldPower,
+    ScalePower,
+    Scaling,
+    Seed,
+    Seeds,
+    SoldPower,
+    StartOption,
+    Steps,
+    fitting_of,
+    refuse,
+)
+from shelftide.report import Json, print_json, print_table
+from shelftide.whole_folder import whole_folder
+
+TaskDir = Annotated[
+    Path | None, typer.Argument(metavar="[TASK_DIR]", help="Folder of panel.parquet, static.parquet, task.json.")
+]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write, which must not exist yet.")]
+Pretrain = Annotated[bool, typer.Option("--pretrain", help="Fit to made-up shops instead of a task.")]
+
+_NOT_PRETRAINED = {name: f"--{name}" for name in ("mode", "start", "seeds")}
+
+
+def train(
+    context: typer.Context,
+    out: Out,
+    task_dir: TaskDir = None,
+    pretrain: Pretrain = False,
+    seeds: Seeds = None,
+    steps: Steps = None,
+    seed: Seed = None,
+    mode: ModeOption = None,
+    start: StartOption = None,
+    early_stopping: EarlyStopping = False,
+    scaling: Scaling = None,
+    masking: Masking = None,
+    promo_dropout: PromoDropout = None,
+    scale_power: ScalePower = None,
+    sold_power: SoldPower = None,
+    sample_power: SamplePower = None,
+    sample_sold_power: SampleSoldPower = None,
+    checkpoints: Checkpoints = None,
+    logs: Logs = None,
+    add: Add = False,
+    registry: RegistryFolder = None,
+    json: Json = False,
+) -> None:
+    """Fit nets to what lies before the first cutoff of a task, or to all of it where it has none.
+
+    Reads panel.parquet, static.parquet and task.json in TASK_DIR, as `backtest` does. With --pretrain it reads nothing:
+    the net is fitted to made-up shops, as the one in the package was.
+
+    Writes a folder per net (config.json, model.safetensors), which Hugging Face's AutoModel reads once `models.encoder`
+    is imported, and card.json: how they were made. The folder appears when it is complete. Whether days of the month
+    and of the year are read is chosen by validation on the last weeks, where all weights learn.
+    """
+    if out.exists():
+        raise typer.BadParameter(f"{str(out)!r} exists", param_hint="--out")
+    if (task_dir is None) != pretrain:
+        raise typer.BadParameter("name a task or say --pretrain, one of the two", param_hint="TASK_DIR")
+    if registry is not None and not add:
+        raise typer.BadParameter("says where to --add the model; say both", param_hint="--registry")
+    if pretrain:
+        refuse(context.params, _NOT_PRETRAINED, "--pretrain fits one net, all of it, that begins from nothing")
+    fitting = fitting_of(context.params, PRETRAINING if pretrain else None)
+    figures: dict[str, Any] = {"out": str(out), "nets": fitting.seeds}
+    from shelftide.cards import write_card
+
+    with whole_folder(out) as part:
+        if task_dir is None:
+            pretrain_net(part, fitting, figures)
+            starts: list[Path | None] = [None]
+        else:
+            starts = fit_nets(task_dir, part, fitting, figures).starts
+        figures["model"] = write_card(context, part, task_dir, figures["choices"], starts)
+    if add:
+        figures["added"] = added(out, registry)
+    if json:
+        print_json(figures)
+    else:
+        rows = [("nets", str(fitting.seeds)), ("folder", str(out)), ("model", figures["model"])]
+        print_table("train", rows + fit_rows(figures))

@@ -1,0 +1,60 @@
+"""Nets fitted while a bar moves, and what there is to tell of it.
+
+In: a task, a `Fitting`. Out: nets in a folder; figures.
+Must not know: options of commands. Rule: nothing heavy is imported before nets are fitted.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shelftide.report import sharing
+
+if TYPE_CHECKING:
+    from models.finetune import Finetuned
+    from shelftide.fitting_options import Fitting
+
+
+def fit_nets(task_dir: Path, out: Path, fitting: Fitting, figures: dict[str, Any]) -> Finetuned:
+    """Fit nets to a task, show how far it is, and note what was chosen and how long it took."""
+    from models.finetune import finetune
+
+    started_s = time.perf_counter()
+    with sharing(f"fitting {fitting.seeds} net{'s' * (fitting.seeds > 1)} to {task_dir}") as progress:
+        fitted = finetune(
+            task_dir,
+            out,
+            seeds=fitting.seeds,
+            recipe=fitting.recipe,
+            progress=progress,
+            start=fitting.start,
+            in_turn=fitting.in_turn,
+            keeping=fitting.keeping,
+        )
+    figures["fit_s"] = round(time.perf_counter() - started_s, 1)
+    figures["choices"] = [{"dates": one.dates, "wql": round(one.wql, 5)} for one in fitted.choices]
+    return fitted
+
+
+def pretrain_net(out: Path, fitting: Fitting, figures: dict[str, Any]) -> None:
+    """Fit a net to made-up shops, and write it."""
+    from models.pretrain import pretrain
+
+    recipe, started_s = fitting.recipe, time.perf_counter()
+    with sharing("fitting a net to made-up shops") as progress:
+        model = pretrain(recipe, progress=lambda done: progress(done / recipe.steps), keeping=fitting.keeping)
+    model.save_pretrained(out / "0")
+    figures |= {"fit_s": round(time.perf_counter() - started_s, 1), "choices": []}
+
+
+def fit_rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    """What there is to say of a fit."""
+    if "fit_s" not in figures:
+        return []
+    rows = [("seconds of fitting", f"{figures['fit_s']:.1f}")]
+    return rows + [
+        (f"  validation {'with' if one['dates'] else 'without'} dates", f"WQL {one['wql']:.4f}")
+        for one in figures["choices"]
+    ]
