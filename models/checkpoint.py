@@ -130,6 +130,9 @@ def fingerprint_of(panel: Panel, last: int, told: Mapping[str, object], weights:
     matrices |= {f"past/{name}": one[:, : last + 1] for name, one in task.past.items()}
     matrices |= {f"known/{name}": one[:, : last + 1 + panel.horizon] for name, one in task.known.items()}
     matrices |= {f"attribute/{name}": codes for name, codes in task.attributes.items()}
+    for name, said in task.ahead.items():
+        seen = said.window % said.buckets <= last
+        matrices |= {f"ahead/{name}/{part}": getattr(said, part)[seen] for part in ("window", "step", "value")}
     for name, matrix in sorted(matrices.items()):
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(matrix).tobytes())

@@ -112,8 +112,10 @@ def finetune(
     start: Path | None = None,
     in_turn: bool = True,
     keeping: Keeping | None = None,
+    last: int | None = None,
+    dates: bool | None = None,
 ) -> Finetuned:
-    """Fit nets to what lies at or before the first cutoff of a task.
+    """Fit nets to what lies at or before the first cutoff of a task, or another column.
 
     Parameters
     ----------
@@ -132,6 +134,10 @@ def finetune(
         Without a start, nets are of `KINDS` in turn; if False, all are of the first, which begins from nothing.
     keeping
         Folders of checkpoints and logs, in which each fit has one of its own.
+    last
+        Column after which nothing is read, if not the first cutoff.
+    dates
+        Whether dates are read, where it was chosen before: nothing is then validated.
 
     Raises
     ------
@@ -142,12 +148,15 @@ def finetune(
     """
     recipe, keeping = recipe or Recipe(), keeping or Keeping()
     panel = Panel(read_task(task_dir))
-    last = int(panel.task.cutoff.min()) if len(panel.task.cutoff) else panel.task.demand.shape[1] - 1
+    last = int(panel.task.cutoff.min()) if last is None else last
     seen = held_back(panel, last)
     if (found := len(origins(panel, last))) < LEAST_WINDOWS:
-        raise TaskError(f"{task_dir}: {found} windows before the first cutoff; fine-tuning needs {LEAST_WINDOWS}")
+        raise TaskError(f"{task_dir}: {found} windows before the cutoff; fine-tuning needs {LEAST_WINDOWS}")
     config = _config(panel, last, recipe, start)
-    compared = (False, True) if recipe.mode == "full" and len(origins(panel, seen)) >= LEAST_WINDOWS else ()
+    if dates is not None:
+        config["dates"] = dates
+    open_choice = recipe.mode == "full" and dates is None
+    compared = (False, True) if open_choice and len(origins(panel, seen)) >= LEAST_WINDOWS else ()
     with _Crew(processes, recipe.steps * (len(compared) + seeds), progress) as crew:
         jobs = [
             _Job(task_dir, seen, {**config, "dates": dates}, start, recipe, keeping.of(f"trial-{n}"))

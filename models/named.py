@@ -1,4 +1,4 @@
-"""A forecaster by the name of its model: the baseline, the shipped encoder, the champion, or any model of a registry.
+"""A forecaster by the name of its model: the baseline, the shipped encoder, the champion, a folder, one of a registry.
 
 In: a name, a folder of models, a device. Out: a `Forecaster`.
 Must not know: settings, Kafka. Rule: a wrong name or a damaged model is told at once, and torch, which takes seconds to
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from models.baseline import SeasonalWindow
 from models.forecast import Forecast, ForecastBatch, Forecaster, ForecastError
-from models.model_folder import Model, read_model
+from models.model_folder import CARD, Model, read_model
 from models.registry import Registry
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ def forecaster_named(name: str, registry: Path, device: str = "cpu") -> Forecast
     Parameters
     ----------
     name
-        ``baseline``, ``pretrained``, ``champion``, or a model of the registry by digest or published name.
+        ``baseline``, ``pretrained``, ``champion``; the folder of a model; or one of the registry by digest or published
+        name.
     registry
         Folder of models.
     device
@@ -108,4 +109,6 @@ def forecaster_named(name: str, registry: Path, device: str = "cpu") -> Forecast
         return SeasonalWindow()
     if name == PRETRAINED:
         return LateEncoder(read_model(SHIPPED), device)
+    if name != CHAMPION and (Path(name) / CARD).is_file():
+        return LateEncoder(read_model(Path(name)), device)
     return LateEncoder(Registry(registry).show(None if name == CHAMPION else name), device)

@@ -107,6 +107,9 @@ class Panel:
     def batch(self, series: I64, cutoff: I64) -> ForecastBatch:
         """The windows of these rows that end at these columns."""
         at, rows = (series, cutoff), len(series)
+        known = {name: views[at] for name, views in self._known.items()}
+        for name, said in self.task.ahead.items():
+            said.put(known[known_name(name)], series, cutoff, self.context)
         opened = np.ones((rows, self.context + self.horizon), bool) if self._open is None else self._open[at] != 0
         start = self.task.first_bucket + cutoff + 1
         return ForecastBatch(
@@ -120,7 +123,7 @@ class Panel:
             season=self.task.file.season,
             group=np.full(rows, -1, np.int32),
             channels={name: views[at] for name, views in self._past.items()},
-            known={name: views[at] for name, views in self._known.items()},
+            known=known,
             attributes={name: codes[series] for name, codes in self.task.attributes.items()},
             weeks=self._weeks[series, self._week_of(start) - self._first_week],
         )

@@ -1,6 +1,7 @@
 """A forecasting task in a folder: a panel of series, the cutoffs to forecast from, and what may be known.
 
-In: ``panel.parquet`` (unique_id, ds, y, covariates), ``static.parquet`` (unique_id, …), ``task.json``.
+In: ``panel.parquet`` (unique_id, ds, y, covariates), ``static.parquet`` (unique_id, …), ``task.json``; and, where known
+columns were told ahead otherwise than they came, ``ahead.parquet`` (unique_id, ds, h, column, value).
 Out: a `Task`: one dense matrix per column, series by buckets, NaN where a series has no row.
 Must not know: models, where tasks come from. Rule: values of y are never judged here, for a task must read alike
 whatever its future holds.
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from models.ahead import Ahead, ahead_of
 from models.forecast import F32, attribute_code
 
 I64 = npt.NDArray[np.int64]
@@ -93,6 +95,8 @@ class Task:
         there is none, int64 (N,).
     titles
         Column title of ``static.parquet``, None where there is none, (N,); empty where the column is missing.
+    ahead
+        What was said ahead of known columns where something else came true, by name.
     series, cutoff
         Row and column of the last bucket seen, for each window, int64 (W,), in the order of cutoff, then series.
     """
@@ -107,6 +111,7 @@ class Task:
     cutoff: I64
     attributes: dict[str, I64] = field(default_factory=dict)
     titles: list[str | None] = field(default_factory=list)
+    ahead: dict[str, Ahead] = field(default_factory=dict)
 
 
 def read_task(folder: Path) -> Task:
@@ -148,6 +153,7 @@ def read_task(folder: Path) -> Task:
         cutoff=cutoff - first,
         attributes=attributes,
         titles=_read_titles(folder / "static.parquet", ids),
+        ahead=_read_ahead(folder / "ahead.parquet", file, ids, first, shape[1]),
     )
 
 
@@ -211,6 +217,28 @@ def _read_titles(path: Path, ids: list[str]) -> list[str | None]:
     table = _read_table(path, ["unique_id", "title"])
     titles = dict(zip(table["unique_id"].to_list(), table["title"].cast(pl.String).to_list(), strict=True))
     return [titles.get(name) for name in ids]
+
+
+def _read_ahead(path: Path, file: TaskFile, ids: list[str], first: int, buckets: int) -> dict[str, Ahead]:
+    """What was said ahead otherwise than it came, by column; nothing where there is no such file."""
+    if not path.exists():
+        return {}
+    table = _read_table(path, ["unique_id", "ds", "h", "column", "value"])
+    if lost := sorted(set(table["column"].cast(pl.String).to_list()) - set(file.known_future)):
+        raise TaskError(f"{path}: column {lost[0]!r} is not among known_future of task.json")
+    rows = pl.DataFrame({"unique_id": ids, "row": range(len(ids))}, schema_overrides={"row": pl.Int64})
+    table = table.join(rows, on="unique_id", how="inner")
+    stamp_us = table["ds"].cast(pl.Datetime("us")).to_physical().to_numpy()
+    cutoff = (stamp_us // (BUCKET_SECONDS[file.freq] * 1_000_000) - first).astype(np.int64)
+    step = table["h"].cast(pl.Int64).to_numpy() - 1
+    value = table["value"].cast(pl.Float32).fill_null(float("nan")).to_numpy()
+    inside = (cutoff >= 0) & (cutoff < buckets) & (step >= 0)
+    found = {}
+    for name in file.known_future:
+        own = inside & (table["column"] == name).to_numpy()
+        if own.any():
+            found[name] = ahead_of(table["row"].to_numpy()[own], cutoff[own], step[own], value[own], buckets)
+    return found
 
 
 def _sorts(kind: pl.DataType) -> bool:

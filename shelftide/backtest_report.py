@@ -28,6 +28,7 @@ POLICIES = {
     "baseline": "nothing is fitted; each cutoff is answered from what lies before it",
     "pretrained": "not fitted to this task; the net has seen made-up shops alone",
     "finetuned": "fitted once before the first cutoff, and not again",
+    "refitted": "fitted anew at each cutoff, to everything up to it; what is chosen is chosen before the first",
 }
 """When a model was fitted, by its name on the command line."""
 

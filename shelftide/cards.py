@@ -25,7 +25,7 @@ from models.model_folder import CARD, WEIGHTS, Card, read_model
 
 TASK_FILES = ("panel.parquet", "static.parquet", "task.json")
 
-_NOT_RECIPE = {"task_dir", "out", "json", "add", "registry", "pretrain", "seeds", "start", "checkpoints", "logs"}
+_NOT_RECIPE = {"sources", "sort", "out", "json", "add", "registry", "pretrain", "seeds", "start", "checkpoints", "logs"}
 """Options of `train` that say what is read and written; all others say how a net is fitted."""
 
 _UNWRITTEN = {"out", "json", "add", "registry", "checkpoints", "logs"}
@@ -40,6 +40,7 @@ def write_card(
     task_dir: Path | None,
     choices: Sequence[Mapping[str, Any]],
     starts: Sequence[Path | None] = (),
+    events: Sequence[str] = (),
 ) -> str:
     """Write the card of the nets in a folder; the published name of the model comes back.
 
@@ -55,6 +56,8 @@ def write_card(
         What was compared by validation, each with its `wql`.
     starts
         Folder of the encoder that each net began from, None for nothing.
+    events
+        Files that the task was made of, if it was.
 
     Raises
     ------
@@ -65,7 +68,7 @@ def write_card(
 
     nets = sorted((path for path in out.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
     net = load(nets[0])
-    made = _of_made_up_shops() if task_dir is None else _of_task(task_dir)
+    made = _of_made_up_shops() if task_dir is None else _of_task(task_dir, events)
     given = {name: _said(value) for name, value in context.params.items() if name not in _NOT_RECIPE}
     recipe = {**made.pop("recipe"), **{name: value for name, value in given.items() if value is not None}}
     best = min(choices, key=lambda one: one["wql"], default={})
@@ -122,8 +125,8 @@ def _of_made_up_shops() -> dict[str, Any]:
     return {"name": SHIPPED.name, "data": data, "horizon": HORIZON, "recipe": {**asdict(PRETRAINING), **corpus}}
 
 
-def _of_task(task_dir: Path) -> dict[str, Any]:
-    """What a card says of nets that were fitted to a task."""
+def _of_task(task_dir: Path, events: Sequence[str] = ()) -> dict[str, Any]:
+    """What a card says of nets that were fitted to a task, or to events that were made into one."""
     import msgspec
 
     from models.recipe import Recipe
@@ -132,6 +135,10 @@ def _of_task(task_dir: Path) -> dict[str, Any]:
     file = msgspec.json.decode((task_dir / "task.json").read_bytes(), type=TaskFile)
     name = file.name or task_dir.resolve().name
     digests = ", ".join(f"{part} sha256:{_sha256(task_dir / part)}" for part in TASK_FILES)
+    if events and isinstance(file.cutoffs, list):
+        told = ", ".join(f"{path} sha256:{_sha256(Path(path))}" if path != "-" else "stdin" for path in events)
+        data = f"events up to the end of {file.cutoffs[0]}: {told}"
+        return {"name": _slug(name), "data": data[:10_000], "horizon": file.horizon, "recipe": asdict(Recipe())}
     data = f"task {name}, {'up to its first cutoff' if file.cutoffs else 'all of it'}: {digests}"
     return {"name": _slug(name), "data": data[:10_000], "horizon": file.horizon, "recipe": asdict(Recipe())}
 
@@ -151,11 +158,12 @@ def _command(context: typer.Context) -> str:
         if name in _UNWRITTEN or value is None or source is None or source.name != "COMMANDLINE":
             continue
         if param.param_type_name == "argument":
-            words.append(str(value))
+            words += map(str, value if isinstance(value, list | tuple) else [value])
         elif isinstance(value, bool):
             words += [(param.opts if value else param.secondary_opts)[0]]
         else:
-            words += [param.opts[0], str(value)]
+            for one in value if isinstance(value, list | tuple) else [value]:
+                words += [param.opts[0], str(one)]
     return shlex.join(words)
 
 

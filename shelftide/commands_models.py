@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from shelftide.fitting import fit_nets, fit_rows
+from shelftide.fitting import fit_nets, fit_rows, refit_nets
 from shelftide.fitting_options import ModeOption, Seed, Seeds, StartOption, Steps, fitting_of, refuse
 from shelftide.report import Json, print_json, print_table, sharing
 
@@ -31,7 +31,10 @@ Model = Annotated[
     ),
 ]
 Cumulative = Annotated[bool, typer.Option("--cumulative", help="Add c0.01 … cmean: demand summed over the days 1 … h.")]
-_OF_FITS = {name: f"--{name}" for name in ("seeds", "steps", "seed", "mode", "start")}
+Refit = Annotated[
+    bool, typer.Option("--refit", help="Fit anew at each cutoff, to everything up to it; a policy of its own.")
+]
+_OF_FITS = {name: f"--{name}" for name in ("seeds", "steps", "seed", "mode", "start", "refit")}
 
 
 def backtest(
@@ -44,6 +47,7 @@ def backtest(
     seed: Seed = None,
     mode: ModeOption = None,
     start: StartOption = None,
+    refit: Refit = False,
     cumulative: Cumulative = False,
     report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Also write a page of figures.")] = None,
     json: Json = False,
@@ -55,7 +59,8 @@ def backtest(
 
     Writes one row per series, cutoff and day: unique_id, cutoff, ds, h, one q column per level, mean. The file appears
     when it is complete. Where the panel goes on after the cutoffs, what was said is held against what came: WQL, WAPE,
-    MASE, coverage, bias, and with --report a page with pictures, beside the baseline.
+    MASE, coverage, bias, and with --report a page with pictures, beside the baseline. `finetuned` is fitted once, up to
+    the first cutoff; with --refit anew at each, which is another policy and named `refitted`.
     """
     for path, option in ((out, "--out"), (report, "--report")):
         if path is not None and path.exists() and not path.is_file():
@@ -71,13 +76,15 @@ def backtest(
     from models.task import read_task
     from shelftide.backtest_report import POLICIES, Backtest, measure_rows, measures, write_report
 
-    figures: dict[str, Any] = {"model": model, "out": str(out)}
+    figures: dict[str, Any] = {"model": "refitted" if refit else model, "out": str(out)}
     judge = Judge(read_task(task_dir))
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="shelftide-backtest-") as folder:
         forecaster: Forecaster = SeasonalWindow()
-        if model == "finetuned":
+        if refit:
+            forecaster = refit_nets(judge.task, task_dir, Path(folder), fitting, figures)
+        elif model == "finetuned":
             fitted = fit_nets(task_dir, Path(folder), fitting, figures)
             forecaster = fitted.forecaster(f"finetuned-{fitting.seeds}")
         elif model == "pretrained":
@@ -89,7 +96,7 @@ def backtest(
         figures["seconds"] = round(time.perf_counter() - started_s, 3)
         figures["measures"] = measures(judge)
         if report is not None:
-            write_report(report, Backtest(judge, forecaster, POLICIES[model]))
+            write_report(report, Backtest(judge, forecaster, POLICIES["refitted" if refit else model]))
             figures["report"] = str(report)
     if json:
         print_json(figures)

@@ -9,18 +9,24 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from shelftide.report import Json, counting, moment, print_json, print_table
+from shelftide.shop_options import (
+    BaseCurrency,
+    Bucket,
+    LocationZone,
+    MaxSeries,
+    PartitionerName,
+    Rate,
+    Settings,
+    Sort,
+    TimeZone,
+    shop_settings,
+)
 
-if TYPE_CHECKING:
-    pass
-
-_SHOP = "Settings of the shop"
-_Bucket = Literal["day", "hour"]
-_Partitioner = Literal["murmur2", "crc32"]
 _Written = Literal["all", "daily", "weekly", "last"]
 
 
@@ -28,36 +34,22 @@ def _option(text: str, **more: Any) -> Any:
     return typer.Option(help=text, show_default=more.pop("show_default", False), **more)
 
 
-def _setting(text: str, metavar: str | None = None, default: str | bool = False, **more: Any) -> Any:
-    return typer.Option(help=text, metavar=metavar, rich_help_panel=_SHOP, show_default=default, **more)
-
-
 Events = Annotated[list[str], typer.Argument(metavar="EVENTS...", help="Files of JSON lines (.zst, .gz); - is stdin.")]
 Out = Annotated[Path, _option("Folder to write into; made where it is missing.", metavar="DIR")]
 Forecasts = Annotated[_Written, _option("Which forecasts are written: all, those of each day's close, of Mondays, the "
                                         "last.", show_default=True)]  # fmt: skip
 Shards = Annotated[int, _option("Play a group of N workers.", metavar="N", min=1, max=1024, show_default=True)]
-Sort = Annotated[bool, typer.Option("--sort", help="Sort by event time first, in memory.")]
 Until = Annotated[str | None, _option("Let time pass up to T at the end (RFC 3339 or epoch ms), so that open buckets "
                                       "close.", metavar="T")]  # fmt: skip
-Model = Annotated[str, _option("Who forecasts: `baseline`, `pretrained`, `champion`, or a model of the registry. With "
-                               "the baseline the bytes are the same on every machine.", metavar="NAME",
-                               show_default=True)]  # fmt: skip
+Model = Annotated[str, _option("Who forecasts: `baseline`, `pretrained`, `champion`, the folder of a model, or one of "
+                               "the registry. With the baseline the bytes are the same on every machine.",
+                               metavar="NAME", show_default=True)]  # fmt: skip
 Chunk = Annotated[int, _option("Records decoded at a time; no output depends on it.", metavar="N", min=1,
                                max=1_000_000, show_default=True)]  # fmt: skip
-Settings = Annotated[
-    Path | None, _setting("File of settings, named like these options; options override it.", "F.toml")
-]
-TimeZone = Annotated[str | None, _setting("Where the day ends: IANA name.", "ZONE", "UTC")]
-LocationZone = Annotated[list[str] | None, _setting("Zone of one location; may be repeated.", "LOC=ZONE")]
-BaseCurrency = Annotated[str | None, _setting("Currency that revenue is summed in.", "CODE", "EUR")]
-Rate = Annotated[list[str] | None, _setting("Units of the base currency per unit of CODE; may be repeated.", "CODE=X")]
-Bucket = Annotated[_Bucket | None, _setting("Width of the buckets that are forecast.", default="day")]
-MaxSeries = Annotated[int | None, _setting("Series each engine holds at most.", "N", "100000", min=1, max=10_000_000)]
-Partitioner = Annotated[_Partitioner | None, _setting("How SKUs spread over shards.", default="murmur2")]
 
 
 def replay(
+    context: typer.Context,
     events: Events,
     out: Out,
     forecasts: Forecasts = "weekly",
@@ -73,7 +65,7 @@ def replay(
     rate: Rate = None,
     bucket: Bucket = None,
     max_series: MaxSeries = None,
-    partitioner: Partitioner = None,
+    partitioner: PartitionerName = None,
     json: Json = False,
 ) -> None:
     """Play files of events through the engine, as fast as it goes.
@@ -84,21 +76,10 @@ def replay(
     engine.deadletter.v1.jsonl, one output value per line, and DIR/summary.json. Each appears when it is complete. The
     same events and settings give the same bytes.
     """
-    from shelftide.settings_sources import read_settings
     from streams.replay import ReplayConfig
     from streams.replay import replay as play
 
-    given = {
-        "time_zone": time_zone,
-        "location_time_zones": _pairs(location_time_zone, "--location-time-zone"),
-        "base_currency": base_currency,
-        "rates": _rates(rate),
-        "bucket": bucket,
-        "max_series": max_series,
-        "partitioner": partitioner,
-        "model": {"name": model},
-    }
-    shop = read_settings(settings, given)
+    shop = shop_settings(context.params, model={"name": model})
     config = ReplayConfig(
         engine=shop.engine(),
         clock_ms=time.time_ns() // 1_000_000,
@@ -118,29 +99,6 @@ def replay(
         print_json({**summary, "timing": timing})
     else:
         print_table(f"replay into {out}", summary_rows(summary, timing))
-
-
-def _pairs(texts: list[str] | None, option: str) -> dict[str, str] | None:
-    """Read NAME=VALUE options; None where there are none."""
-    if not texts:
-        return None
-    pairs = {}
-    for text in texts:
-        name, sign, value = text.partition("=")
-        if not (sign and name and value):
-            raise typer.BadParameter(f"{text!r} is not of the form NAME=VALUE", param_hint=option)
-        pairs[name] = value
-    return pairs
-
-
-def _rates(texts: list[str] | None) -> dict[str, float] | None:
-    rates = {}
-    for name, value in (_pairs(texts, "--rate") or {}).items():
-        try:
-            rates[name] = float(value)
-        except ValueError:
-            raise typer.BadParameter(f"{value!r} is no number", param_hint="--rate") from None
-    return rates or None
 
 
 def _instant(text: str | None) -> int | None:

@@ -14,15 +14,17 @@ from shelftide.report import sharing
 
 if TYPE_CHECKING:
     from models.finetune import Finetuned
+    from models.forecast import Forecaster
+    from models.task import Task
     from shelftide.fitting_options import Fitting
 
 
-def fit_nets(task_dir: Path, out: Path, fitting: Fitting, figures: dict[str, Any]) -> Finetuned:
-    """Fit nets to a task, show how far it is, and note what was chosen and how long it took."""
+def fit_nets(task_dir: Path, out: Path, fitting: Fitting, figures: dict[str, Any], what: str = "") -> Finetuned:
+    """Fit nets to a task, show how far it is, and note what was chosen and how long it took; `what` is its name."""
     from models.finetune import finetune
 
     started_s = time.perf_counter()
-    with sharing(f"fitting {fitting.seeds} net{'s' * (fitting.seeds > 1)} to {task_dir}") as progress:
+    with sharing(f"fitting {fitting.seeds} net{'s' * (fitting.seeds > 1)} to {what or task_dir}") as progress:
         fitted = finetune(
             task_dir,
             out,
@@ -36,6 +38,31 @@ def fit_nets(task_dir: Path, out: Path, fitting: Fitting, figures: dict[str, Any
     figures["fit_s"] = round(time.perf_counter() - started_s, 1)
     figures["choices"] = [{"dates": one.dates, "wql": round(one.wql, 5)} for one in fitted.choices]
     return fitted
+
+
+def refit_nets(task: Task, task_dir: Path, out: Path, fitting: Fitting, figures: dict[str, Any]) -> Forecaster:
+    """Fit nets up to each cutoff of a task, and note how long it took; what is chosen is chosen before the first."""
+    from models.encoder import load
+    from models.finetune import finetune
+    from models.refit import Refitted
+    from models.serving import EncoderForecaster
+
+    cutoffs, started_s = sorted(set(task.cutoff.tolist())), time.perf_counter()
+    answering: dict[int, Forecaster] = {}
+    fitted = fit_nets(task_dir, out / "0", fitting, figures)
+    dates = None if fitting.recipe.mode != "full" else bool(load(fitted.folders[0]).config.dates)
+    with sharing(f"fitting anew at {len(cutoffs) - 1} further cutoffs") as progress:
+        for number, last in enumerate(cutoffs):
+            if number:
+                fitted = finetune(
+                    task_dir, out / str(number), seeds=fitting.seeds, recipe=fitting.recipe, start=fitting.start,
+                    in_turn=fitting.in_turn, last=last, dates=dates,
+                )  # fmt: skip
+            nets = [load(folder) for folder in fitted.folders]
+            answering[task.first_bucket + last + 1] = EncoderForecaster(nets, f"refitted-{fitting.seeds}")
+            progress((number + 1) / len(cutoffs))
+    figures |= {"fit_s": round(time.perf_counter() - started_s, 1), "fits": len(cutoffs)}
+    return Refitted(answering, f"refitted-{fitting.seeds}")
 
 
 def pretrain_net(out: Path, fitting: Fitting, figures: dict[str, Any]) -> None:
@@ -54,6 +81,7 @@ def fit_rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
     if "fit_s" not in figures:
         return []
     rows = [("seconds of fitting", f"{figures['fit_s']:.1f}")]
+    rows += [("fitted anew", f"at each of {figures['fits']} cutoffs")] if "fits" in figures else []
     return rows + [
         (f"  validation {'with' if one['dates'] else 'without'} dates", f"WQL {one['wql']:.4f}")
         for one in figures["choices"]

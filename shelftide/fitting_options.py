@@ -8,7 +8,7 @@ ignored: what does not go together ends in a sentence.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +21,10 @@ NONE, SHIPPED_START = "none", "shipped"
 _FIT, _AUGMENT, _COUNT, _KEEP = ("How nets are fitted", "Augmentation (off by default)",
                                  "Which windows count (by their series)", "What is kept")  # fmt: skip
 _DEFAULT = Recipe()
+
+_OF_RECIPE = ("steps", "seed", "mode", "early_stopping", "scaling", "masking", "promo_dropout", "scale_power",
+              "sold_power", "sample_power", "sample_sold_power")  # fmt: skip
+"""Fields of `Recipe` that are options; `--rate` is a rate of exchange."""
 
 
 def _fit(
@@ -134,8 +138,7 @@ def fitting_of(given: Mapping[str, Any], base: Recipe | None = None) -> Fitting:
     typer.BadParameter
         If a part of a net is to learn, and it has nothing to begin from.
     """
-    known = {one.name for one in fields(Recipe)}
-    said = {name: value for name, value in given.items() if name in known and value is not None}
+    said = {name: value for name in _OF_RECIPE if (value := given.get(name)) is not None}
     recipe, start = replace(base or _DEFAULT, **said), given.get("start")
     if recipe.mode != "full" and start == NONE:
         raise typer.BadParameter(f"--mode {recipe.mode} needs a net to begin from", param_hint="--start")
@@ -170,5 +173,6 @@ def refuse(given: Mapping[str, Any], names: Mapping[str, str], why: str) -> None
         If one of them was given.
     """
     for name, option in names.items():
-        if given.get(name) is not None:
+        value = given.get(name)
+        if value is not None and value is not False and value != () and value != []:
             raise typer.BadParameter(why, param_hint=option)

@@ -50,7 +50,7 @@ class ModelSettings(Table):
     name: str = Field(
         default="pretrained", min_length=1, max_length=200,
         description="Who forecasts: `pretrained` (the encoder in the package), `champion` of the registry, a model of "
-        "it by digest or published name, or `baseline`.",
+        "it by digest or published name, the folder of a model, or `baseline`.",
     )  # fmt: skip
     registry: Path = Field(
         default_factory=lambda: state_folder() / "registry",

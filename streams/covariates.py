@@ -40,6 +40,25 @@ def word_code(word: str) -> int:
     return attribute_code(word) % (WORD_CODES - 1) + 1 if word else 0
 
 
+def day_columns(holidays: Holidays, days: Sequence[int], location: str) -> dict[str, list[int]]:
+    """What encoders read of named days of a location: whether, and codes of kind and name, each (len(days),).
+
+    Examples
+    --------
+    >>> days = Holidays()
+    >>> days.describe(15000, "", "Christmas", "holiday", is_open=False, time_ms=1)
+    >>> day_columns(days, [14999, 15000], "york")
+    {'holiday': [0, 1], 'holiday_kind': [0, 10138385], 'holiday_name': [0, 14582063]}
+    """
+    kinds = [holidays.kind(day, location) for day in days]
+    names = [holidays.name(day, location) for day in days]
+    return {
+        "holiday": [int(bool(kind)) for kind in kinds],
+        "holiday_kind": [word_code(kind) for kind in kinds],
+        "holiday_name": [word_code(name) for name in names],
+    }
+
+
 class Covariates:
     """Reads announced days, listed prices and the catalog for batches; the parts are the engine's."""
 
@@ -85,11 +104,8 @@ class Covariates:
             if len(calendars) > 1:
                 out = {name: np.zeros((len(slots), len(days)), np.float32) for name in out}
             for rows, location in calendars:
-                kinds = [self._holidays.kind(day, location) for day in days]
-                names = [self._holidays.name(day, location) for day in days]
-                out["holiday"][rows] = [bool(kind) for kind in kinds]
-                out["holiday_kind"][rows] = [word_code(kind) for kind in kinds]
-                out["holiday_name"][rows] = [word_code(name) for name in names]
+                for name, values in day_columns(self._holidays, days, location).items():
+                    out[name][rows] = values
         return {name: np.broadcast_to(one, (len(slots), len(days))) for name, one in out.items()}
 
     # -- prices and promotions

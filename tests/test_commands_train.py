@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]  # has no types
@@ -21,9 +25,11 @@ from models.recipe import PRETRAINING, Recipe
 from models.start import HEADS
 from shelftide.cli import run
 from shelftide.fitting_options import fitting_of
+from streams.task_of_events import DAYS
 from tests.program import finished, started, wait_for
 from tests.test_finetune import write_task
 
+ROOT = Path(__file__).parents[1]
 Capture = pytest.CaptureFixture[str]
 
 
@@ -119,6 +125,62 @@ def test_checkpoints_of_another_command_are_refused(short: Path, tmp_path: Path,
     assert not (tmp_path / "two").exists()
 
 
+# -- refits between cutoffs
+
+
+def test_a_refit_learns_up_to_each_cutoff_and_reads_nothing_behind_it(tmp_path: Path, capsys: Capture) -> None:
+    few = ["--model", "finetuned", "--mode", "head", "--steps", "2", "--json", "--out"]
+    said = {}
+    for name, after in (("as it was", None), ("scrambled", 1e6)):
+        task = write_task(tmp_path / name, after=after, days=130)
+        assert run(["backtest", str(task), "--refit", *few, str(tmp_path / f"{name}.parquet")]) == 0
+        figures = json.loads(capsys.readouterr().out)
+        assert (figures["model"], figures["fits"]) == ("refitted", 2)
+        said[name] = pl.read_parquet(tmp_path / f"{name}.parquet").partition_by("cutoff")
+    assert said["as it was"][0].equals(said["scrambled"][0])  # of the first, all of the change lies behind
+    assert run(["backtest", str(tmp_path / "as it was"), *few, str(tmp_path / "once.parquet")]) == 0
+    once = pl.read_parquet(tmp_path / "once.parquet").partition_by("cutoff")
+    assert once[0].equals(said["as it was"][0])
+    assert not once[1].equals(said["as it was"][1])
+
+
+def test_what_an_option_is_worth_is_measured_before_the_first_cutoff(tmp_path: Path) -> None:
+    found = []
+    for name, after in (("a", None), ("b", 1e6)):
+        task = write_task(tmp_path / name, after=after, days=130)
+        words = ["-m", "load_tests.fit_options", str(task), "--steps", "2", "--only", "plain,masking", "--json"]
+        done = subprocess.run([sys.executable, *words], capture_output=True, check=True, cwd=ROOT, timeout=300)
+        found.append([(one["line"], one["wql"]) for one in json.loads(done.stdout)])
+    assert [line for line, _ in found[0]] == ["plain", "masking"]
+    assert found[0] == found[1]
+
+
+# -- a shop's own events
+
+
+def test_nets_are_fitted_to_events_and_a_replay_is_answered_by_them(tmp_path: Path, capsys: Capture) -> None:
+    shop, begin, nets = tmp_path / "my shop.jsonl", tmp_path / "begin.jsonl", tmp_path / "nets"
+    zone = ["--time-zone", "Europe/London", "--base-currency", "GBP"]
+    assert run(["simulate", "--days", "110", "--items", "6", "--out", str(shop)]) == 0
+    capsys.readouterr()
+    assert run(["train", str(shop), *zone, "--steps", "2", "--rate", "EUR=0.9", "--out", str(nets), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    records = shop.read_bytes().splitlines(keepends=True)
+    assert (figures["events"]["records"], figures["events"]["days"]) == (len(records), 110)
+    card = read_model(nets).card
+    assert (card.name, card.horizon, set(card.covariates)) == ("my-shop", 28, {"promo", "price", *DAYS})
+    assert hashlib.sha256(shop.read_bytes()).hexdigest() in card.data
+    assert card.data.startswith("events up to the end of 2024-04-")
+    assert (card.recipe["time_zone"], card.recipe["rate"]) == ("Europe/London", Recipe().rate)
+    assert "--rate EUR=0.9" in str(card.recipe["command"])
+    begin.write_bytes(b"".join(records[: len(records) // 8]))
+    words = [str(begin), *zone, "--model", str(nets), "--forecasts", "last", "--out", str(tmp_path / "out"), "--json"]
+    assert run(["replay", *words]) == 0
+    told = json.loads(capsys.readouterr().out)["forecasts"]
+    assert told["model"] == read_model(nets).name
+    assert told["written_by_basis"]["model"] > 0
+
+
 # -- what a user can get wrong
 
 
@@ -134,8 +196,12 @@ WRONG_USAGES = [
     ("--pretrain --mode head", "--pretrain fits one net"),
     ("--pretrain --start shipped", "--pretrain fits one net"),
     ("--pretrain --seeds 2", "--pretrain fits one net"),
-    ("{dir}/none", "task.json: cannot be read"),
-    ("", "name a task or say --pretrain"),
+    ("{dir}/none", "does not exist; check the path"),
+    ("{dir}/short {dir}/none", "is a directory"),
+    ("{task} --time-zone Europe/London", "a task or --pretrain has none"),
+    ("{task} --sort", "a task or --pretrain has none"),
+    ("{dir}/short/task.json", "no day of these events is over"),
+    ("", "name a task or events, or say --pretrain"),
 ]
 
 
@@ -152,7 +218,7 @@ def test_wrong_usage_ends_in_one_sentence_and_code_2(
     assert set(tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize("option", ["--steps 5", "--mode head", "--seeds 2", "--start none", "--seed 3"])
+@pytest.mark.parametrize("option", ["--steps 5", "--mode head", "--seeds 2", "--start none", "--seed 3", "--refit"])
 def test_a_backtest_that_fits_nothing_refuses_options_of_fits(option: str, short: Path, capsys: Capture) -> None:
     assert run(["backtest", str(short), *option.split(), "--out", str(short / "f.parquet")]) == 2
     assert "which --model finetuned alone does" in capsys.readouterr().err

@@ -37,6 +37,7 @@ DOCUMENTS = [
     ROOT / "docs/operations.md",
     ROOT / "docs/settings.md",
     ROOT / "docs/subscribe.md",
+    ROOT / "docs/training.md",
     *DECISIONS,
 ]
 FOLDERS = ("shelftide", "streams", "online", "models", "tests", "load_tests")

@@ -78,7 +78,7 @@ def test_nets_of_a_crew_are_of_all_kinds(tmp_path: Path) -> None:
 
 def test_too_little_to_learn_from_is_told_in_a_sentence(tmp_path: Path) -> None:
     task = write_task(tmp_path / "a", days=90)
-    with pytest.raises(TaskError, match="windows before the first cutoff; fine-tuning needs 500"):
+    with pytest.raises(TaskError, match="windows before the cutoff; fine-tuning needs 500"):
         finetune(task, tmp_path / "x", recipe=SHORT)
 
 

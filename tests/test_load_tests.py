@@ -141,6 +141,7 @@ def test_every_benchmark_is_run() -> None:
         "chaos",  # in tests/kafka/test_chaos.py
         "cold_start",  # in tests/test_cold_start.py
         "cold_start_engine",  # in tests/test_lending.py
+        "fit_options",  # in tests/test_commands_train.py
         "price_alerts",
         "price_forecasts",  # in tests/test_price.py
         "throughput",
