@@ -28,9 +28,9 @@ from streams.calendar import Width
 from streams.covariates import day_columns
 from streams.decode import decode
 from streams.engine import Engine, EngineConfig
+from streams.fields import series_key
 from streams.panes import PROMO, flags_of
 from streams.replay_clock import ReplayClock
-from streams.series import series_key
 
 I64 = npt.NDArray[np.int64]
 

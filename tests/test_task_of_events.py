@@ -16,8 +16,8 @@ from models.panel import Panel
 from models.task import TaskError, read_task
 from streams.calendar import Width
 from streams.engine import EngineConfig
+from streams.fields import series_key
 from streams.refresh import Refresh
-from streams.series import series_key
 from streams.task_of_events import DAYS, TOLD_AHEAD, EventDays, EventTask
 from tests.small_shop import CLOCK, DAY, HOUR, Event, Till, cancel, described, event, lines, order, price, retired
 from tests.test_parity import CLOSED, ITEMS, START, shop_events
