@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,9 @@ import numpy.typing as npt
 from models.forecast import F32, LEVELS, Basis, ForecastError, HorizonError
 
 I64 = npt.NDArray[np.int64]
+
+PriceModel = Literal["net", "hurdle", "off"]
+"""Who forecasts prices: the net in the package, the plain hurdle, or nobody."""
 
 RUNS = 16
 """Runs of a line that are read: half a year of a shop with a weekly offer, and six bytes of state each."""

@@ -18,9 +18,9 @@ from safetensors.numpy import load_file, save_file
 
 from models.forecast import F32, Basis
 from models.model_folder import ModelLoadError
-from models.price import PriceBatch, PriceForecast
+from models.price import PriceBatch, PriceForecast, PriceForecaster, PriceModel
 from models.price_atoms import CANDIDATE_FEATURES, DAY_FEATURES, LINE_FEATURES, Atoms
-from models.price_hurdle import answer
+from models.price_hurdle import PriceHurdle, answer
 
 SHIPPED = Path(__file__).parent / "weights" / "price-1"
 """The weights in the package: `models.price_train.fit_prices()` with what stands there, by seed 1."""
@@ -110,6 +110,19 @@ def shipped() -> PriceNet:
     """The net in the package, for shops that it has never seen."""
     digest = hashlib.sha256((SHIPPED / _FILE).read_bytes()).hexdigest()
     return PriceNet(PriceWeights.load(SHIPPED), f"{SHIPPED.name}@sha256:{digest}")
+
+
+def price_forecaster(name: PriceModel) -> PriceForecaster | None:
+    """Who forecasts prices, by name; nobody where they are off.
+
+    Examples
+    --------
+    >>> price_forecaster("hurdle").name, price_forecaster("off")
+    ('price-hurdle-1', None)
+    """
+    if name == "off":
+        return None
+    return shipped() if name == "net" else PriceHurdle()
 
 
 def _silu(x: F32) -> F32:

@@ -27,6 +27,7 @@ from shelftide.shop_options import (
     shop_settings,
 )
 
+_Prices = Literal["net", "hurdle", "off"]
 _Written = Literal["all", "daily", "weekly", "last"]
 
 
@@ -44,6 +45,8 @@ Until = Annotated[str | None, _option("Let time pass up to T at the end (RFC 333
 Model = Annotated[str, _option("Who forecasts: `baseline`, `pretrained`, `champion`, the folder of a model, or one of "
                                "the registry. With the baseline the bytes are the same on every machine.",
                                metavar="NAME", show_default=True)]  # fmt: skip
+Prices = Annotated[_Prices, _option("Who forecasts prices: the plain hurdle, the net, which takes ten times as "
+                                    "long, or nobody.", show_default=True)]  # fmt: skip
 Chunk = Annotated[int, _option("Records decoded at a time; no output depends on it.", metavar="N", min=1,
                                max=1_000_000, show_default=True)]  # fmt: skip
 
@@ -57,6 +60,7 @@ def replay(
     sort: Sort = False,
     until: Until = None,
     model: Model = "baseline",
+    prices: Prices = "hurdle",
     chunk: Chunk = 8192,
     settings: Settings = None,
     time_zone: TimeZone = None,
@@ -72,14 +76,14 @@ def replay(
 
     Reads EVENTS; the order of lines is the order of arrival, several files are merged by their next event time.
 
-    Writes DIR/forecast.demand.v1.jsonl, alerts.price.v1.jsonl, replenishment.trigger.v1.jsonl and
-    engine.deadletter.v1.jsonl, one output value per line, and DIR/summary.json. Each appears when it is complete. The
-    same events and settings give the same bytes.
+    Writes DIR/forecast.demand.v1.jsonl, forecast.price.v1.jsonl, alerts.price.v1.jsonl, replenishment.trigger.v1.jsonl
+    and engine.deadletter.v1.jsonl, one output value per line, and DIR/summary.json. Each appears when it is complete.
+    The same events and settings give the same bytes.
     """
     from streams.replay import ReplayConfig
     from streams.replay import replay as play
 
-    shop = shop_settings(context.params, model={"name": model})
+    shop = shop_settings(context.params, model={"name": model, "prices": prices})
     config = ReplayConfig(
         engine=shop.engine(),
         clock_ms=time.time_ns() // 1_000_000,
@@ -132,6 +136,7 @@ def summary_rows(summary: Mapping[str, Any], timing: Mapping[str, float]) -> lis
         ("forecasts made", f"{made['made']:,}, of these {made['at_close']:,} at {summary['closes']:,} closes"),
         ("forecasts written", _listed(made["written_by_basis"], made["written"])),
         ("model", made["model"]),
+        ("price forecasts written", f"{summary['price_forecasts']['written']:,}"),
         ("price alerts", _listed(summary["alerts"]["fired_by_kind"])),
         ("  revisions", _listed(summary["alerts"]["revisions_by_status"])),
         ("triggers", _listed(summary["triggers"])),

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from models.price import PriceModel
 from streams.calendar import DAY_MS, HOUR_MS, Width, Zone
 from streams.engine import EngineConfig
 from streams.kafka.settings import KafkaSettings, Table, WorkerSettings, refuse_truth, state_folder
@@ -59,6 +60,11 @@ class ModelSettings(Table):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where the model runs; `auto`: on CUDA where there is such a device."
     )
+    prices: PriceModel = Field(
+        default="net",
+        description="Who forecasts prices: `net` (the small net in the package), `hurdle` (counting alone, ten times as "
+        "fast), or `off`: nobody, and no runs of prices are kept.",
+    )  # fmt: skip
 
 
 MOST_SERIES = 10_000_000
@@ -158,6 +164,7 @@ class Settings(BaseSettings):
             location_time_zones=self.location_time_zones,
             base_currency=self.base_currency,
             rates=self.rates,
+            price_model=self.model.prices,
             prices=PriceAlertConfig(rates=rates),
             replenishment=replace(ReplenishmentConfig(), bucket_ms=HOUR_MS if hourly else DAY_MS),
         )

@@ -84,9 +84,13 @@ class Buckets:
 
     # -- series
 
+    def zone_of(self, location: str) -> int:
+        """Index of the zone of a location."""
+        return self._zone_of.get(location, 0)
+
     def begin(self, slot: int, location: str, time_ms: int) -> None:
         """Give a new series its zone and its first bucket."""
-        zone = self._zone_of.get(location, 0)
+        zone = self.zone_of(location)
         self.series["zone"][slot] = zone
         self.series["first"][slot] = self.zones[zone].zone.bucket_of(time_ms)
         self.series.touch(slot)

@@ -30,13 +30,14 @@ from streams.catalog import Catalog, ListedPrices
 from streams.due import Due, Request
 from streams.engine_config import EngineConfig
 from streams.events import EventBatch, Kind, pack_currency
-from streams.facts import Facts
+from streams.facts import Facts, phases
 from streams.forecasting import Forecasting
 from streams.intake import Accepted, Intake
 from streams.outputs import TRIGGER_TOPIC, ForecastSet, Output, Outputs, key_of
 from streams.panes import Panes
 from streams.positions import Positions
 from streams.price_alerts import PriceAlerts
+from streams.price_forecasting import PriceForecasting
 from streams.refresh import TILE_ROWS, Refresh
 from streams.replenishment import Replenishment
 from streams.series import SeriesMap
@@ -114,6 +115,8 @@ class Engine:
         )
         self.positions = Positions(config.max_series)
         self.prices = PriceAlerts(config.prices, config.max_series)
+        on = config.price_model != "off"
+        self.price_forecasts = PriceForecasting(self.prices.lines, self.buckets, shard, on=on)
         policy = replace(config.replenishment, bucket_ms=config.width.nominal_ms)
         self.replenishment = Replenishment(policy, self.positions, self.series.key, self._date_of)
         self.outcomes = Outcomes(config.max_series, config.panes.open_buckets, block_rows=BLOCK_ROWS)
@@ -215,7 +218,7 @@ class Engine:
         for i in np.flatnonzero((slots < 0) & (flow | count)).tolist():
             at = start + i
             slots[i] = self.add_series(batch.sku[at], batch.location[at], int(batch.time_ms[at]))
-        for flows, counted in _phases(slots, flow & (slots >= 0), count & (slots >= 0)):
+        for flows, counted in phases(slots, flow & (slots >= 0), count & (slots >= 0)):
             self._flows(accepted, flows + start, slots[flows])
             if len(counted):
                 self._facts.stock(counted + start, slots[counted])
@@ -289,9 +292,10 @@ class Engine:
     def _answer_due(self, out: Outputs) -> bool:
         """Forecast what is due, or tell that the shell has to."""
         if self._deferred:
-            return len(self.due.waiting(self.series.used)) > 0
+            return len(self.due.waiting(self.series.used)) > 0 or self.price_forecasts.due
         while (request := self.gather()) is not None:
             self._absorb(request, request.answer(self.refresh.forecaster.forecast(request.batch), self.model), out)
+        out.prices.extend((out.row, request) for request in self.price_forecasts.all())
         return False
 
     def _finish(self, zone: int) -> None:
@@ -308,6 +312,7 @@ class Engine:
         self.panes.add("promo", promoted, np.full(len(promoted), state.open), np.ones(len(promoted), np.uint8))
         slots, _ = self.buckets.close(zone, live, lambda own: self.listed.price(own, at_ms - 1), shut=shut)
         self.refresh.expect_pool()
+        self.price_forecasts.begin_day(zone, at_ms)
         self.due.mark_closed(slots)
         self.counts["closes"] += 1
 
@@ -359,6 +364,7 @@ class Engine:
         yield from self.refresh.changes()
         yield from self.positions.changes()
         yield from self.prices.changes()
+        yield from self.price_forecasts.changes()
         yield from self.replenishment.changes()
         for key, payload in self.outcomes.changes(used):
             yield key, pack(payload)
@@ -411,6 +417,7 @@ class Engine:
             "dirty": self.due.table, "groups": self.catalog, "listed": self.listed, "channels": self.listed,
             "waiting": self.listed, "held": self.listed, "rates": self.refresh, "pool": self.refresh,
             "lines": self.prices, "positions": self.positions, "flows": self.positions, "sources": self.positions,
+            "runs": self.price_forecasts,
             "triggers": self.replenishment, "retired": self.replenishment, "reorders": self.replenishment,
         }  # fmt: skip
 
@@ -431,19 +438,3 @@ class Engine:
             self.series.refused = state["refused"]
         else:
             raise SnapshotError(f"state record {key!r} is none of this program's; it was written by a newer one")
-
-
-def _phases(slots: Slots, flow: Bools, count: Bools) -> Iterator[tuple[Ints, Ints]]:
-    """Rows of flows, and of the stock counts after them, such that no series is counted twice in one phase."""
-    counted = slots[count]
-    if not len(counted) or (len(np.unique(counted)) == len(counted) and not np.isin(counted, slots[flow]).any()):
-        yield np.flatnonzero(flow), np.flatnonzero(count)
-        return
-    order = np.argsort(slots, kind="stable")
-    before: Ints = np.cumsum(count[order]) - count[order]  # counts before each row, in the order of slots
-    fresh = np.flatnonzero(np.diff(slots[order], prepend=-2))
-    phase = np.empty(len(slots), np.int64)
-    phase[order] = before - np.repeat(before[fresh], np.diff(fresh, append=len(slots)))
-    for p in range(int(phase[flow | count].max()) + 1):
-        own = phase == p
-        yield np.flatnonzero(flow & own), np.flatnonzero(count & own)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from models.price import PriceModel
 from streams.calendar import Width
 from streams.dedupe import DedupeConfig
 from streams.panes import PaneConfig
@@ -34,6 +35,8 @@ class EngineConfig:
         Steps forecast.
     refresh_ms
         Event time between refreshes of changed series within a bucket.
+    price_model
+        Who forecasts prices; off: nobody, and no runs of prices are kept.
     time, dedupe, prices, replenishment
         Rules of the parts.
     """
@@ -46,6 +49,7 @@ class EngineConfig:
     rates: Mapping[str, float] = field(default_factory=dict)
     horizon: int = 28
     refresh_ms: int = 15 * 60_000
+    price_model: PriceModel = "net"
     time: TimeConfig = field(default_factory=TimeConfig)
     dedupe: DedupeConfig = field(default_factory=DedupeConfig)
     prices: PriceAlertConfig = field(default_factory=PriceAlertConfig)

@@ -23,6 +23,7 @@ from streams.fields import DEFAULT_LOCATION
 from streams.outputs import Outputs
 from streams.positions import Positions
 from streams.price_alerts import LineContext, PriceAlerts
+from streams.price_forecasting import PriceForecasting
 from streams.price_lines import PriceRows
 from streams.refresh import Refresh
 from streams.replenishment import Replenishment
@@ -30,6 +31,9 @@ from streams.series import SeriesMap
 from streams.triggers import Trigger
 
 Ints = npt.NDArray[np.integer[Any]]
+Slots = Ints
+I64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 
 class Shard(Protocol):
@@ -43,6 +47,7 @@ class Shard(Protocol):
     refresh: Refresh
     positions: Positions
     prices: PriceAlerts
+    price_forecasts: PriceForecasting
     replenishment: Replenishment
     due: Due
 
@@ -144,7 +149,9 @@ class Facts:
             from_ms=np.array([_ms(e.effective_from) for e in events], np.int64),
             until_ms=np.array([_ms(e.effective_until) for e in events], np.int64),
         )
-        if found := engine.prices.process(table, self._about):
+        judged = engine.prices.judge(table, self._about)
+        engine.price_forecasts.learn(table, judged)
+        if found := judged.candidates:
             row_of = dict(zip(zip(table.sku, table.event_id, strict=True), batch.row[at].tolist(), strict=True))
             out.candidates.extend((row_of[candidate.sku, candidate.event_id], candidate) for candidate in found)
         for slot, event, ms in zip(slots, events, time_ms.tolist(), strict=True):
@@ -227,6 +234,7 @@ class Facts:
         item = engine.catalog.items.get(event.sku)
         if item is not None and item.described_ms > time_ms:
             return
+        engine.price_forecasts.forget(engine.prices.lines.of_sku(event.sku))
         expired = engine.prices.retire(event.sku, time_ms, self._tick_ms(index))
         out.candidates.extend((out.row, candidate) for candidate in expired)
         for slot in engine.series.of_sku(event.sku):
@@ -268,3 +276,19 @@ class Facts:
 
 def _ms(moment: Any) -> int:
     return -1 if moment is None else epoch_ms(moment)
+
+
+def phases(slots: Slots, flow: Bools, count: Bools) -> Iterator[tuple[I64, I64]]:
+    """Rows of flows, and of the stock counts after them, such that no series is counted twice in one phase."""
+    counted = slots[count]
+    if not len(counted) or (len(np.unique(counted)) == len(counted) and not np.isin(counted, slots[flow]).any()):
+        yield np.flatnonzero(flow), np.flatnonzero(count)
+        return
+    order = np.argsort(slots, kind="stable")
+    before: I64 = np.cumsum(count[order]) - count[order]  # counts before each row, in the order of slots
+    fresh = np.flatnonzero(np.diff(slots[order], prepend=-2))
+    phase = np.empty(len(slots), np.int64)
+    phase[order] = before - np.repeat(before[fresh], np.diff(fresh, append=len(slots)))
+    for p in range(int(phase[flow | count].max()) + 1):
+        own = phase == p
+        yield np.flatnonzero(flow & own), np.flatnonzero(count & own)

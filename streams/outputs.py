@@ -299,6 +299,8 @@ class Outputs:
     ----------
     forecasts, triggers, dead_letters
         For their topics.
+    prices
+        `streams.price_forecasting.PriceRequest`s: to be answered by whoever publishes forecasts of prices.
     candidates
         For the coordinator: `streams.price_alerts.Candidate`, and commands that concern alerts.
     row
@@ -306,6 +308,7 @@ class Outputs:
     """
 
     forecasts: list[tuple[int, ForecastSet]] = field(default_factory=list)
+    prices: list[tuple[int, Any]] = field(default_factory=list)
     candidates: list[tuple[int, Any]] = field(default_factory=list)
     triggers: list[tuple[int, Output]] = field(default_factory=list)
     dead_letters: list[tuple[int, Output]] = field(default_factory=list)

@@ -13,13 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
-import msgspec
 import numpy as np
+import numpy.typing as npt
 
+from streams.price_candidates import Action
+from streams.price_candidates import Candidate as Candidate
+from streams.price_candidates import Expected as Expected
+from streams.price_candidates import Resolution as Resolution
 from streams.price_lines import I64, Line, LineKey, PriceLines, PriceRows, rounds
 from streams.price_rules import (
+    CERTAIN,
     RING,
     SMALLEST,
     Finding,
@@ -34,9 +39,6 @@ from streams.price_rules import (
 )
 from streams.state import Record, pack, unpack
 
-Action = Literal["fire", "update", "resolve"]
-Resolution = Literal["corrected", "accepted", "announced", "expired"]
-
 _KINDS: tuple[Kind, ...] = get_args(Kind)
 _FORMS: tuple[Form, ...] = get_args(Form)
 _EVIDENCE = 10  # last accepted prices shown: enough to see the level and its habit
@@ -44,6 +46,7 @@ _SAME_LEVEL = 2.0  # flagged prices on one side within this factor are one new l
 _STRAYS = 3  # other prices that a level which waits outlives: faults that someone corrects last one to three
 _ESTABLISHED = 4  # times a level was seen before normal prices between do not end it: a line that flaps
 _ANNOUNCED = 1.01  # a price within 1 % of an announced one is the announced one
+_FAULTY = np.array([False, *(kind in CERTAIN for kind in _KINDS)])  # of the open alert: the price is hardly meant
 _COUNTERS = ("older", "uncompared", "accepted_levels")
 
 
@@ -70,73 +73,6 @@ Context = Callable[[str, str], LineContext]
 """From (sku, location) to what is known; asked for unusual rows only."""
 
 
-class Expected(msgspec.Struct, frozen=True):
-    """The range in which the price was expected, from accepted prices."""
-
-    p01: float
-    p50: float
-    p99: float
-    method: str
-    observations: int
-
-
-class Candidate(msgspec.Struct, frozen=True, tag="price_candidate"):
-    """What one shard found about one price line; the record of `engine.candidates.v1`.
-
-    Attributes
-    ----------
-    action
-        fire: a new alert; update: more of an open one; resolve: it is over.
-    kind, form
-        What is wrong, and what faults of one cause share.
-    sku, location, channel
-        The price line.
-    ordinal
-        How many alerts were opened for the line so far, this one included.
-    price, currency, event_time, event_id
-        The price that caused this candidate, as published.
-    expected, p_value
-        None while nothing was accepted. `p_value` is the share of known prices, this one included, at least as far off.
-    units_at_risk, money_at_risk, money_currency
-        Forecast units while someone reacts, times the gap; None where demand or a rate is unknown.
-    evidence
-        Last accepted prices, oldest first.
-    count
-        Faulty prices of this alert so far.
-    resolution
-        Of a resolve.
-    tick_ms
-        The shell's clock when the price arrived.
-
-    Examples
-    --------
-    >>> one = Candidate("fire", "placeholder", "low", "a", "default", "web", 1, 0.01, "GBP", 5, "e", tick_ms=5)
-    >>> msgspec.json.decode(msgspec.json.encode(one), type=Candidate) == one
-    True
-    """
-
-    action: Action
-    kind: Kind
-    form: Form
-    sku: str
-    location: str
-    channel: str
-    ordinal: int
-    price: float
-    currency: str
-    event_time: int
-    event_id: str
-    expected: Expected | None = None
-    p_value: float | None = None
-    units_at_risk: float | None = None
-    money_at_risk: float | None = None
-    money_currency: str = ""
-    evidence: tuple[float, ...] = ()
-    count: int = 1
-    resolution: Resolution | None = None
-    tick_ms: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class _Row:
     """One published price."""
@@ -151,6 +87,24 @@ class _Row:
     event_id: str
     from_ms: int
     until_ms: int
+
+
+class Judged(NamedTuple):
+    """What came of the prices of one call.
+
+    Attributes
+    ----------
+    slots
+        Line of each row, -1 where it was refused, (N,).
+    sound
+        Rows that are the newest of their line and no certain fault: what is in force, or will be, (N,).
+    candidates
+        In the order of the rows.
+    """
+
+    slots: I64
+    sound: npt.NDArray[np.bool_]
+    candidates: list[Candidate]
 
 
 class PriceAlerts:
@@ -195,13 +149,19 @@ class PriceAlerts:
         context
             Asked for (sku, location) of unusual rows.
         """
-        slots = self.lines.slots(rows)
+        return self.judge(rows, context).candidates
+
+    def judge(self, rows: PriceRows, context: Context) -> Judged:
+        """Do what `process` does, and say which prices are sound."""
+        slots, sound = self.lines.slots(rows), np.zeros(len(rows), np.bool_)
         codes = np.array([self._code(code) for code in rows.currency], np.int64)
         found: dict[int, list[Candidate]] = {}
         for part in rounds(slots):
+            sound[part] = rows.time_ms[part] >= self.lines.column("time_ms", slots[part])
             for index in self.lines.learn_plain(rows, slots, codes, part).tolist():
                 found[index] = self._observe(int(slots[index]), _row(rows, codes, index), context)
-        return [candidate for index in sorted(found) for candidate in found[index]]
+            sound[part] &= ~_FAULTY[self.lines.column("open", slots[part])]
+        return Judged(slots, sound, [candidate for index in sorted(found) for candidate in found[index]])
 
     def retire(self, sku: str, time_ms: int, tick_ms: int) -> list[Candidate]:
         """Forget an item's lines and free their slots; open alerts resolve as expired."""

@@ -32,8 +32,11 @@ def to_the_cent(prices: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     [12345.68, 9.99, 0.03898]
     """
     wide = prices.astype(np.float64)
-    small = np.array([float(f"{value:.4g}") for value in significant(prices).ravel().tolist()]).reshape(prices.shape)
-    return np.where(wide >= 1, np.round(wide, 2), small)
+    out = np.round(wide, 2)
+    below = wide < 1
+    if below.any():
+        out[below] = [float(f"{value:.4g}") for value in significant(prices[below]).tolist()]
+    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class PriceForecastSet:
         SKU, location and channel per row.
     currencies
         ISO 4217 code per row.
+    today
+        Price in force at that instant, per row: what `p_change` and the trend are beside, float32 (B,).
     forecast
         The rows' forecasts.
     as_of_ms
@@ -66,13 +71,15 @@ class PriceForecastSet:
     >>> from models.price import LastPrice, PriceBatch
     >>> batch = PriceBatch(np.array([[9.5]], np.float32), np.zeros((1, 1), np.float32), np.zeros(1, np.int64), 2)
     >>> days = [86_400_000, 172_800_000]
-    >>> found = PriceForecastSet([("TEA", "default", "web")], ["EUR"], LastPrice().forecast(batch), 5, days, "UTC", "m")
+    >>> found = PriceForecastSet(
+    ...     [("TEA", "default", "web")], ["EUR"], batch.price[:, 0], LastPrice().forecast(batch), 5, days, "UTC", "m")
     >>> [(output.key, orjson.loads(output.value)["p_change"]) for output in found.encode()]
     [(b'TEA|default|web', [0.0, 0.0])]
     """
 
     keys: list[tuple[str, str, str]]
     currencies: list[str]
+    today: npt.NDArray[np.float32]
     forecast: PriceForecast
     as_of_ms: int
     steps: list[int]
@@ -108,6 +115,7 @@ class PriceForecastSet:
             "location": location,
             "channel": channel,
             "currency": self.currencies[row],
+            "price": to_the_cent(self.today[row : row + 1])[0],
             "as_of": self.as_of_ms,
             "freq": "D",
             "time_zone": self.time_zone,

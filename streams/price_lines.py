@@ -214,6 +214,15 @@ class PriceLines:
         return len(self._index)
 
     @property
+    def used(self) -> int:
+        """Slots up to here may hold a line."""
+        return len(self._texts)
+
+    def column(self, name: str, slots: I64) -> npt.NDArray[Any]:
+        """What one array says of some lines."""
+        return self._table[name][slots]
+
+    @property
     def row_bytes(self) -> int:
         """Bytes of one line in the arrays; its key comes on top."""
         return self._table.row_bytes

@@ -42,11 +42,13 @@ from streams.outputs import (
 )
 from streams.partition import Partitioner
 from streams.price_alerts import Candidate
+from streams.price_forecast import PRICE_TOPIC
 from streams.replay_clock import ReplayClock, ticks_between
+from streams.replay_prices import ReplayedPrices
+from streams.replay_prices import Written as Written
 
 I64 = npt.NDArray[np.int64]
-Written = Literal["all", "daily", "weekly", "last"]
-TOPICS = (DEMAND_TOPIC, ALERT_TOPIC, TRIGGER_TOPIC, DEADLETTER_TOPIC)
+TOPICS = (DEMAND_TOPIC, PRICE_TOPIC, ALERT_TOPIC, TRIGGER_TOPIC, DEADLETTER_TOPIC)
 
 _FOREVER_MS = 1 << 62
 _FLUSH_MS = 60_000  # beyond the longest wait of a candidate: a replay's end lets those that wait go
@@ -66,7 +68,7 @@ class ReplayConfig:
         Engines that share the items, as a worker group would.
     forecasts
         Which forecasts are written: ``all``; ``daily``: all closes of a day; ``weekly``: those on Mondays and the last;
-        ``last``: the last close alone. All are made and scored.
+        ``last``: the last close alone. Those of demand are all made and scored, those of prices made where written.
     partitioner
         ``murmur2`` or ``crc32``.
     until_ms
@@ -153,6 +155,7 @@ class Replay:
             name: Counter() for name in ("dead_letters", "reasons", "alerts", "alert_status", "triggers", "basis")
         }
         self._write = write
+        self._prices = ReplayedPrices(config.engine.price_model, config.forecasts, write)
         self._clock = ReplayClock()
         self._partitioner = Partitioner(config.partitioner, config.shards)
         self._ticked_ms = 0
@@ -199,6 +202,7 @@ class Replay:
                 for forecasts in sets:
                     if self.config.forecasts == "last" or not _on_monday(forecasts):
                         self._publish(forecasts)
+        self._prices.finish()
         return outputs
 
     # -- shards
@@ -251,6 +255,8 @@ class Replay:
             self._note(forecasts)
             if self._wanted(forecasts):
                 self._publish(forecasts)
+        for _, request in sorted(chain(*(o.prices for o in outputs)), key=_row):
+            self._prices.note(request)
         return outputs
 
     def _hold(self, shard: int, out: Outputs) -> Outputs:
@@ -345,6 +351,7 @@ class Replay:
                 "written_by_basis": dict(sorted(self.tallies["basis"].items())),
                 "model": self.engines[0].refresh.forecaster.name,
             },
+            "price_forecasts": self._prices.summary(),
             "alerts": {
                 "fired_by_kind": dict(sorted(self.tallies["alerts"].items())),
                 "revisions_by_status": dict(sorted(self.tallies["alert_status"].items())),
@@ -421,7 +428,7 @@ def _row(entry: tuple[int, Any]) -> int:
 
 def _move(outputs: Outputs, row: int) -> None:
     """Give everything of a tick the row before which it happened."""
-    for name in ("forecasts", "candidates", "triggers", "dead_letters"):
+    for name in ("forecasts", "prices", "candidates", "triggers", "dead_letters"):
         setattr(outputs, name, [(row, item) for _, item in getattr(outputs, name)])
 
 

@@ -44,8 +44,8 @@ def test_replay_prints_the_summary_it_writes_and_the_time_it_took(
     assert timing["seconds"] > 0
     assert printed["records"] == sum(map(len, read_records(shop)))
     assert {path.name for path in tmp_path.iterdir()} == {
-        "summary.json", "forecast.demand.v1.jsonl", "alerts.price.v1.jsonl", "replenishment.trigger.v1.jsonl",
-        "engine.deadletter.v1.jsonl",
+        "summary.json", "forecast.demand.v1.jsonl", "forecast.price.v1.jsonl", "alerts.price.v1.jsonl",
+        "replenishment.trigger.v1.jsonl", "engine.deadletter.v1.jsonl",
     }  # fmt: skip
     written = (tmp_path / "forecast.demand.v1.jsonl").read_text().splitlines()
     assert len(written) == printed["forecasts"]["written"] > 0

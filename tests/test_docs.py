@@ -215,6 +215,7 @@ def test_the_bytes_of_a_series_are_those_of_the_decision() -> None:
         "ring": ring, "open": panes.open.row_bytes, "weeks": panes.weeks.row_bytes,
         "outcomes": engine.outcomes.row_bytes, "positions": engine.positions.row_bytes,
         "reorders": engine.replenishment.row_bytes, "lines": engine.prices.lines.row_bytes,
+        "runs": engine.price_forecasts.row_bytes,
         "listed": engine.listed.row_bytes, "rates": engine.refresh.table.row_bytes,
         "facts": engine.buckets.series.row_bytes, "other": engine.series.id_seed.itemsize + 1,
     }  # fmt: skip

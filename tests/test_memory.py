@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from tests.small_shop import CLOCK, MINUTE, NOON, Event, described, lines, order
 
 BUDGET = 4096
 SERIES = 1000
+RUNS_BYTES = 104
+"""What forecasts of prices keep of a line, beyond the budget (adr/0005)."""
+WITHOUT = EngineConfig(max_series=SERIES, price_model="off")
 
 
 def row_bytes(engine: Engine) -> dict[str, int]:
@@ -24,6 +28,7 @@ def row_bytes(engine: Engine) -> dict[str, int]:
         "positions": engine.positions.row_bytes,
         "replenishment": engine.replenishment.row_bytes,
         "price lines": engine.prices.lines.row_bytes,
+        "runs of prices": engine.price_forecasts.row_bytes,
         "rates": engine.refresh.table.row_bytes,
         "listed": engine.listed.row_bytes,
         "first bucket and zone": engine.buckets.series.row_bytes,
@@ -47,7 +52,7 @@ def everything_about(n: int) -> list[Event]:
 
 def filled(items: int, *, catalog: bool) -> tuple[Engine, int]:
     """An engine that has seen that many items, and the bytes by which it grew beyond its arrays of rows."""
-    engine = Engine(EngineConfig(max_series=SERIES))
+    engine = Engine(WITHOUT)
     records = [record for n in range(items) for record in lines(everything_about(n)[not catalog :])]
     gc.collect()
     before, _ = tracemalloc.get_traced_memory()
@@ -77,20 +82,25 @@ def objects_per_series(*, catalog: bool) -> float:
 
 
 def cost(*, catalog: bool) -> float:
-    rows = row_bytes(Engine(EngineConfig(max_series=10)))
+    rows = row_bytes(Engine(replace(WITHOUT, max_series=10)))
     objects = objects_per_series(catalog=catalog)
     print(f"arrays {sum(rows.values())} B {rows}, objects {objects:.0f} B per series")  # noqa: T201  shown with -s
     return sum(rows.values()) + objects
 
 
 def test_keys_and_indexes_of_a_series_with_a_price_line_stay_below_400_bytes() -> None:
-    rows = sum(row_bytes(Engine(EngineConfig(max_series=10))).values())
+    rows = sum(row_bytes(Engine(replace(WITHOUT, max_series=10))).values())
     assert rows <= 3840
     assert cost(catalog=False) - rows <= 400
 
 
 def test_a_series_with_its_price_line_position_and_keys_costs_at_most_four_kibibytes() -> None:
     assert cost(catalog=False) <= BUDGET
+
+
+def test_forecasts_of_prices_keep_104_bytes_of_a_line_more() -> None:
+    kept = row_bytes(Engine(EngineConfig(max_series=10)))["runs of prices"]
+    assert kept == RUNS_BYTES
 
 
 def test_a_catalog_entry_with_its_title_adds_at_most_450_bytes() -> None:

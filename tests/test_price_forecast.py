@@ -22,7 +22,8 @@ def forecasts(revision: int = 1) -> PriceForecastSet:
     found = PriceHurdle().forecast(PriceBatch(price, began, np.full(2, 19_000, np.int64)))
     steps = [19_001 * DAY + step * DAY for step in range(30)]
     keys = [("a|b", "default", "web"), ("TEA", "north", "")]
-    return PriceForecastSet(keys, ["GBP", "EUR"], found, 19_000 * DAY + 5, steps, "UTC", "price-hurdle-1", revision)
+    codes, as_of_ms = ["GBP", "EUR"], 19_000 * DAY + 5
+    return PriceForecastSet(keys, codes, price[:, 0], found, as_of_ms, steps, "UTC", "price-hurdle-1", revision)
 
 
 def body(row: int = 0) -> dict[str, Any]:

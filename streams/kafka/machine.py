@@ -62,7 +62,7 @@ def series_bytes(config: EngineConfig) -> int:
     """
     engine = Engine(replace(config, max_series=1))
     tables = (engine.panes, engine.outcomes, engine.positions, engine.replenishment, engine.prices.lines)
-    more = (engine.refresh.table, engine.listed, engine.buckets.series)
+    more = (engine.refresh.table, engine.listed, engine.buckets.series, engine.price_forecasts)
     rows = sum(table.row_bytes for table in tables) + sum(table.row_bytes for table in more)
     return rows + KEYS_BYTES + CATALOG_BYTES
 
