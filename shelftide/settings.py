@@ -62,7 +62,7 @@ class ModelSettings(Table):
     )
     prices: PriceModel = Field(
         default="net",
-        description="Who forecasts prices: `net` (the small net in the package), `hurdle` (counting alone, ten times as "
+        description="Who forecasts prices: `net` (a small net in the package), `hurdle` (counting alone, ten times as "
         "fast), or `off`: nobody, and no runs of prices are kept.",
     )  # fmt: skip
 

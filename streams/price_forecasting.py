@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.price import HORIZON, PriceBatch, PriceForecast
+from models.price import HORIZON, LastPrice, PriceBatch, PriceForecast, PriceForecaster
 from streams.buckets import Buckets
 from streams.calendar import HOUR_MS, Width, Zone
 from streams.catalog import FOREVER_MS
@@ -85,6 +85,16 @@ class PriceRequest:
             model=model,
             reason=reason,
         )
+
+
+def answered(request: PriceRequest, forecaster: PriceForecaster) -> PriceForecastSet:
+    """Have a request answered: by the last price where the model fails, for it must not stop a shard."""
+    try:
+        return request.answer(forecaster.forecast(request.batch), forecaster.name)
+    except Exception as error:
+        last = LastPrice()
+        reason = f"model failed: {' '.join(f'{type(error).__name__}: {error}'.split())}"[:200]
+        return request.answer(last.forecast(request.batch), last.name, reason)
 
 
 class PriceForecasting:

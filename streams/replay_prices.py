@@ -13,7 +13,7 @@ from models.price import PriceModel
 from models.price_net import price_forecaster
 from streams.calendar import week_of
 from streams.outputs import Output
-from streams.price_forecasting import PriceRequest
+from streams.price_forecasting import PriceRequest, answered
 
 Written = Literal["all", "daily", "weekly", "last"]
 
@@ -67,4 +67,4 @@ class ReplayedPrices:
     def _publish(self, request: PriceRequest) -> None:
         if self._forecaster is not None:
             self._published += len(request)
-            self._write(request.answer(self._forecaster.forecast(request.batch), self._forecaster.name).encode())
+            self._write(answered(request, self._forecaster).encode())

@@ -21,10 +21,11 @@ from streams.kafka.settings import KafkaSettings
 from streams.kafka.shard import CANDIDATES_TOPIC
 from streams.outputs import ALERT_TOPIC, DEADLETTER_TOPIC, DEMAND_TOPIC, TRIGGER_TOPIC
 from streams.partition import murmur2_partition
+from streams.price_forecast import PRICE_TOPIC
 from tests.kafka.reading import Found, read_topics
 
 NAMED = 5
-OUTPUTS = (DEMAND_TOPIC, ALERT_TOPIC, TRIGGER_TOPIC, CANDIDATES_TOPIC, DEADLETTER_TOPIC)
+OUTPUTS = (DEMAND_TOPIC, PRICE_TOPIC, ALERT_TOPIC, TRIGGER_TOPIC, CANDIDATES_TOPIC, DEADLETTER_TOPIC)
 LOST_STAGES = {"late": {"late"}, "lost": {"decode", "validate", "route"}}
 
 Lost = Mapping[tuple[str, int, int], str]
@@ -65,6 +66,8 @@ def broken_promises(kafka: KafkaSettings, found: Mapping[str, Sequence[Found]], 
         *_once(TRIGGER_TOPIC, found[TRIGGER_TOPIC]),
         *_once(DEMAND_TOPIC, found[DEMAND_TOPIC]),
         *_owned(kafka, found[DEMAND_TOPIC]),
+        *_once(PRICE_TOPIC, found[PRICE_TOPIC]),
+        *_owned(kafka, found[PRICE_TOPIC]),
         *_never_back(found[CANDIDATES_TOPIC]),
         *_letters(kafka, found[DEADLETTER_TOPIC], lost),
     ]
@@ -93,7 +96,7 @@ def _owned(kafka: KafkaSettings, records: Sequence[Found]) -> list[str]:
             out["forecasts lie in the partition of another shard"] += 1
         at, key = (value["as_of"], value["revision"]), record.key or b""
         if at <= newest.get(key, (-1, -1)):
-            out["forecasts follow newer ones of their series"] += 1
+            out["forecasts follow newer ones"] += 1
         newest[key] = max(at, newest.get(key, at))
     return [f"{count} {what}" for what, count in out.items()]
 
@@ -151,14 +154,14 @@ def in_files(kafka: KafkaSettings, data: Path) -> tuple[list[str], dict[str, int
         if foreign := {batch.producer for batch in found if owners[batch.producer] != shard}:
             broken.append(f"state {shard}: producers {sorted(foreign)} write to several shards")
     for topic, partitions in (
-        (DEMAND_TOPIC, kafka.partitions), (TRIGGER_TOPIC, kafka.partitions), (ALERT_TOPIC, kafka.partitions),
-        (CANDIDATES_TOPIC, 1), (DEADLETTER_TOPIC, 1),
+        (DEMAND_TOPIC, kafka.partitions), (PRICE_TOPIC, kafka.partitions), (TRIGGER_TOPIC, kafka.partitions),
+        (ALERT_TOPIC, kafka.partitions), (CANDIDATES_TOPIC, 1), (DEADLETTER_TOPIC, 1),
     ):  # fmt: skip
         for part in range(partitions):
             found = batches(data, kafka.topic(topic), part)
             broken += [f"{topic} {part}: {text}" for text in backwards(found)]
             writers = {owners.get(batch.producer) for batch in found}
-            allowed = {part} if topic in (DEMAND_TOPIC, TRIGGER_TOPIC) else set(owners.values())
+            allowed = {part} if topic in (DEMAND_TOPIC, PRICE_TOPIC, TRIGGER_TOPIC) else set(owners.values())
             if not writers <= allowed:
                 broken.append(f"{topic} {part}: written by {sorted(map(str, writers - allowed))}, not by its owner")
     return broken, dict(ends)

@@ -86,6 +86,9 @@ class Metrics:
 
     def _add_forecasts(self) -> None:
         self.forecasts = Count("shelftide_forecasts_total", "Forecasts made, by series and revision.", ["shard"])
+        self.price_forecasts = Count(
+            "shelftide_price_forecasts_total", "Forecasts of prices made, by price line and day.", ["shard"]
+        )
         self.batch_rows = Spread("shelftide_forecast_batch_rows", "Series in one batch for the model.", ROWS)
         self.forecast_seconds = Spread(
             "shelftide_forecast_seconds", "Computing the forecasts of one batch, by model or fallback.", WORK_S
@@ -201,6 +204,7 @@ class Metrics:
             yield self.events, engine.intake.counts[outcome], {"outcome": outcome, "shard": shard}
         yield self.events, engine.series.refused, {"outcome": "refused", "shard": shard}
         yield self.forecasts, engine.counts["forecasts"], {"shard": shard}
+        yield self.price_forecasts, engine.price_forecasts.answered, {"shard": shard}
         yield self.shed, engine.due.shed, {"shard": shard}
 
     # -- what Prometheus reads

@@ -20,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from models.executor import Answer, Executor
+from models.price import PriceForecaster
+from models.price_net import price_forecaster
 from streams.due import Request
 from streams.engine import Engine, EngineConfig
 from streams.events import Acknowledge, EventBatch, Snooze, concat
@@ -32,6 +34,7 @@ from streams.kafka.settings import KafkaSettings, WorkerSettings
 from streams.outputs import Output, Outputs, with_origin
 from streams.partition import Partitioner, PartitionerName
 from streams.price_alerts import Candidate
+from streams.price_forecasting import PriceRequest, answered
 from streams.replay_clock import ticks_between
 from streams.state import Record
 
@@ -39,6 +42,9 @@ CANDIDATES_TOPIC = "engine.candidates.v1"
 REQUESTS_AT_ONCE = 2
 """Requests of a shard under way: one that the model works on, one that waits; what else is due stays a set."""
 
+
+PRICE_ROWS = 128
+"""Lines of a request for forecasts of prices: 70 ms of the net, which forecasts of series may have to wait for."""
 
 TICK_MS = 1_000
 """Time between ticks of the machine's clock."""
@@ -116,6 +122,8 @@ class Shard:
         self._answered = asyncio.Event()
         self._pace = pace or Pace()
         self._under_way = 0
+        self._price_forecaster = price_forecaster(config.price_model)
+        self._pricing = False
         self._all = worker.backlog_forecasts == "all"
 
     def tell(self, listener: Listener) -> None:
@@ -189,11 +197,37 @@ class Shard:
         while self._under_way < REQUESTS_AT_ONCE and self._may_ask():
             request = self.engine.gather(self._worker.forecast_rows)
             if request is None:
+                self._ask_prices()
                 return
             self._under_way += 1
             self._pace.begin(self._loop.time(), live=self.live)
             done = partial(self._encode, request, self._loop.time(), self.clock_ms)
             self._executor.submit(request.batch).add_done_callback(done)
+
+    def _ask_prices(self) -> None:
+        """Hand on a few price lines that are due, when no series is; a backlog's days would be outdated at once."""
+        if self._price_forecaster is None or self._pricing or self.hurry or not (self.live or self._all):
+            return
+        request = self.engine.price_forecasts.gather(PRICE_ROWS)
+        if request is not None:
+            self._pricing = True
+            self._encoder.submit(self._price, request, self._price_forecaster)
+
+    def _price(self, request: PriceRequest, forecaster: PriceForecaster) -> None:
+        """Called by another thread: the forecasts and their JSON."""
+        try:
+            outputs = [Placed(output, self._number) for output in answered(request, forecaster).encode()]
+        except BaseException as error:
+            self._loop.call_soon_threadsafe(self._fail, error)
+        else:
+            self._loop.call_soon_threadsafe(self._absorb_prices, request, outputs)
+
+    def _absorb_prices(self, request: PriceRequest, outputs: list[Placed]) -> None:
+        self._pricing = False
+        self.outputs += outputs
+        self.engine.price_forecasts.absorb(request)
+        self._answered.set()
+        self._ask()
 
     def _may_ask(self) -> bool:
         """A shard that works off a backlog spends a share of its time on forecasts: by then most would be outdated."""
@@ -239,7 +273,7 @@ class Shard:
         while (
             self._all
             and not self.hurry
-            and self._under_way
+            and (self._under_way or self._pricing)
             and self.failure is None
             and self._executor.waited_s <= wait_s
         ):

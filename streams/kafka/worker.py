@@ -41,6 +41,7 @@ from streams.kafka.source import Fetch
 from streams.kafka.transport import ChunkTransport, ShardAssignor
 from streams.outputs import ALERT_TOPIC, DEADLETTER_TOPIC, DEMAND_TOPIC, TRIGGER_TOPIC
 from streams.partition import PartitionerName
+from streams.price_forecast import PRICE_TOPIC
 
 log = structlog.get_logger("shelftide.worker")
 
@@ -121,7 +122,8 @@ def check_topics(kafka: KafkaSettings, admin: AdminClient) -> None:
     except KafkaException as error:  # it answered just now
         raise WorkerError(f"Kafka at {kafka.bootstrap_servers} went away ({error.args[0].str()}); try again") from error
     wanted = dict.fromkeys(ITEM_TOPICS, kafka.partitions) | dict.fromkeys((*SHARED_TOPICS, CANDIDATES_TOPIC), 1)
-    wanted |= {STATE_TOPIC: kafka.partitions + 1, DEMAND_TOPIC: kafka.partitions, TRIGGER_TOPIC: kafka.partitions}
+    wanted |= dict.fromkeys((DEMAND_TOPIC, PRICE_TOPIC, TRIGGER_TOPIC), kafka.partitions)
+    wanted[STATE_TOPIC] = kafka.partitions + 1
     for name in (*wanted, ALERT_TOPIC, DEADLETTER_TOPIC):
         topic = kafka.topic(name)
         if topic not in there:

@@ -24,6 +24,7 @@ from streams.kafka.settings import KafkaSettings
 from streams.kafka.shard import CANDIDATES_TOPIC
 from streams.kafka.topics import apply
 from streams.outputs import ALERT_TOPIC, DEADLETTER_TOPIC, DEMAND_TOPIC, TRIGGER_TOPIC
+from streams.price_forecast import PRICE_TOPIC
 from tests.kafka.reading import Found
 
 CONFIG = EngineConfig(max_series=200, width=Width.HOUR, base_currency="EUR")
@@ -143,6 +144,7 @@ WHOLE = {
     ALERT_TOPIC: [found(1, "a-1"), found(2, "a-2")],
     TRIGGER_TOPIC: [found(1, "r-1")],
     DEMAND_TOPIC: [forecast(1, "f-1"), forecast(2, "f-2")],
+    PRICE_TOPIC: [forecast(1, "p-1"), forecast(2, "p-2")],
     CANDIDATES_TOPIC: [found({"shard": 0, "clock_ms": 5}), found({"shard": 1, "clock_ms": 3})],
     DEADLETTER_TOPIC: [letter(7, "late"), letter(9, "decode")],
 }
@@ -156,6 +158,8 @@ def wrong() -> Iterator[tuple[str, str, Found]]:
     yield "1 ids of replenishment.trigger.v1 come more than once", TRIGGER_TOPIC, found(1, "r-1")
     yield "1 forecasts follow newer ones", DEMAND_TOPIC, forecast(1, "f-3")
     yield "1 forecasts lie in the partition of another", DEMAND_TOPIC, forecast(9, "f-4", "sku-1")
+    yield "1 ids of forecast.price.v1 come more than once", PRICE_TOPIC, forecast(3, "p-1")
+    yield "1 forecasts follow newer ones", PRICE_TOPIC, forecast(1, "p-3")
     yield "the clock of shard 0 went back 1 times", CANDIDATES_TOPIC, found({"shard": 0, "clock_ms": 4})
     yield "1 records are dead letters and must not be", DEADLETTER_TOPIC, letter(8, "late")
     yield "1 records are dead letters more than once", DEADLETTER_TOPIC, letter(7, "late")

@@ -16,6 +16,7 @@ from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import apply
 from streams.outputs import ALERT_TOPIC, DEADLETTER_TOPIC, DEMAND_TOPIC, SOURCE, TRIGGER_TOPIC
 from streams.partition import Partitioner
+from streams.price_forecast import PRICE_TOPIC
 from tests.kafka.reading import Found, read_topics
 from tests.kafka.weeks import OUTPUTS, Content, Week, make_week
 from tests.kafka.workers import Workers
@@ -97,6 +98,10 @@ def test_every_kind_of_decision_occurs(week: Week) -> None:
         "placeholder",
         "feed_fault",
     }
+    prices = [orjson.loads(value or b"{}") for _, value in week.outputs[PRICE_TOPIC]]
+    assert len({value["as_of"] for value in prices}) == 7
+    assert {value["channel"] for value in prices} == {"web", "trade"}
+    assert any(max(value["p_change"]) == 1 for value in prices), "an offer is announced"
     assert {stage for stage, _ in week.outputs[DEADLETTER_TOPIC]} >= {b"decode", b"validate", b"late"}
 
 
@@ -109,13 +114,13 @@ def test_outputs_are_those_of_a_replay_with_as_many_shards(run: Run, topic: str)
 
 def test_an_id_never_has_two_contents(run: Run) -> None:
     seen: dict[str, dict[bytes, bytes | None]] = defaultdict(dict)
-    for topic in (DEMAND_TOPIC, TRIGGER_TOPIC, ALERT_TOPIC):
+    for topic in (DEMAND_TOPIC, PRICE_TOPIC, TRIGGER_TOPIC, ALERT_TOPIC):
         for record in run.found[topic]:
             assert seen[topic].setdefault(record.headers["ce_id"], record.value) == record.value
 
 
 def test_outputs_carry_the_headers_of_cloud_events(run: Run) -> None:
-    for topic in (DEMAND_TOPIC, TRIGGER_TOPIC, ALERT_TOPIC):
+    for topic in (DEMAND_TOPIC, PRICE_TOPIC, TRIGGER_TOPIC, ALERT_TOPIC):
         for record in run.found[topic]:
             headers = record.headers
             assert headers["ce_specversion"] == b"1.0"
@@ -129,7 +134,7 @@ def test_outputs_carry_the_headers_of_cloud_events(run: Run) -> None:
 
 def test_forecasts_and_triggers_lie_in_the_partition_of_their_shard(run: Run) -> None:
     rule = Partitioner("murmur2", SHARDS)
-    for topic in (DEMAND_TOPIC, TRIGGER_TOPIC):
+    for topic in (DEMAND_TOPIC, PRICE_TOPIC, TRIGGER_TOPIC):
         records = run.found[topic]
         skus = [orjson.loads(record.value or b"{}")["sku"] for record in records]
         assert rule.of(skus).tolist() == [record.partition for record in records]

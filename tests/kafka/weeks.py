@@ -21,13 +21,14 @@ from shelftide.settings import Settings
 from streams.files import EventWriter
 from streams.outputs import ALERT_TOPIC, DEADLETTER_TOPIC, DEMAND_TOPIC, TRIGGER_TOPIC, Output
 from streams.partition import Partitioner
+from streams.price_forecast import PRICE_TOPIC
 from streams.replay import Replay, ReplayConfig, Written
 from streams.shop import Shop
 from tests.kafka.workers import SHOP
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
-OUTPUTS = (DEMAND_TOPIC, TRIGGER_TOPIC, ALERT_TOPIC, DEADLETTER_TOPIC)
+OUTPUTS = (DEMAND_TOPIC, PRICE_TOPIC, TRIGGER_TOPIC, ALERT_TOPIC, DEADLETTER_TOPIC)
 POISON = (b"not json", b'{"type":"order_placed"', b'{"type":"nothing of ours","event_id":"n1","event_time":1}')
 
 Event = dict[str, Any]
