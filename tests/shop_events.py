@@ -25,6 +25,7 @@ class Spec:
     duplicates: float = 0.05
     late: float = 0.02
     facts: float = 0.15
+    windows: float = 0.0
 
 
 def records(spec: Spec) -> list[bytes]:
@@ -51,7 +52,7 @@ def _event(rng: np.random.Generator, spec: Spec, n: int, time_ms: int) -> dict[s
     if rng.random() < 0.2:
         event["location"] = "north"
     if rng.random() < spec.facts:
-        return event | _fact(rng, time_ms)
+        return event | _fact(rng, spec, time_ms)
     kind = rng.choice(
         ["order_placed", "order_cancelled", "order_returned", "item_viewed", "cart_added"],
         p=[0.5, 0.1, 0.05, 0.25, 0.1],
@@ -67,7 +68,7 @@ def _event(rng: np.random.Generator, spec: Spec, n: int, time_ms: int) -> dict[s
     return event
 
 
-def _fact(rng: np.random.Generator, time_ms: int) -> dict[str, Any]:
+def _fact(rng: np.random.Generator, spec: Spec, time_ms: int) -> dict[str, Any]:
     which = int(rng.integers(5))
     if which == 0:
         return {"type": "stock_counted", "on_hand": int(rng.integers(-2, 40)), "on_order": int(rng.integers(0, 9))}
@@ -80,4 +81,12 @@ def _fact(rng: np.random.Generator, time_ms: int) -> dict[str, Any]:
     if which == 2 and rng.random() < 0.3:
         return {"type": "item_retired"}
     price = float(rng.choice([5.0, 5.0, 5.0, 5.5, 50.0, 0.0]))
-    return {"type": "price_set", "price": price, "currency": "EUR", "channel": "web", "promo": bool(rng.random() < 0.1)}
+    made = {"type": "price_set", "price": price, "currency": "EUR", "channel": "web", "promo": bool(rng.random() < 0.1)}
+    if spec.windows and rng.random() < spec.windows:  # announced: for a time, for later, or both
+        begin_ms = time_ms + int(rng.integers(-DAY, 3 * DAY))
+        made["price"] = float(rng.choice([4.0, 4.5, 5.0]))
+        made |= {"effective_from": begin_ms} if rng.random() < 0.7 else {}
+        made |= (
+            {"effective_until": max(begin_ms, time_ms) + int(rng.integers(1, 3 * DAY))} if rng.random() < 0.7 else {}
+        )
+    return made

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import orjson
@@ -102,7 +102,7 @@ class Till:
         self.candidates: list[Any] = []
         self.letters: list[tuple[str, bytes]] = []  # stage, raw bytes
 
-    def take(self, *events: Event, together: bool = False) -> Till:
+    def take(self, *events: Event, together: bool = False) -> Self:
         """Play events one by one, or all in one batch."""
         chunks: Sequence[Sequence[Event]] = [events] if together else [[one] for one in events]
         for chunk in chunks:
@@ -113,7 +113,7 @@ class Till:
             self._keep(self.engine.process(batch))
         return self
 
-    def tick(self, now_ms: int) -> Till:
+    def tick(self, now_ms: int) -> Self:
         """Let the clock pass."""
         self.clock_ms = max(self.clock_ms, now_ms)
         self._keep(self.engine.tick(now_ms))

@@ -12,16 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.price_hurdle import PriceHurdle
 from streams.decode import decode
 from streams.engine import Engine, EngineConfig
 from streams.outputs import DEMAND_TOPIC, Output, Outputs, as_line
 from streams.panes import UNIT
+from streams.price_forecast import PRICE_TOPIC
+from streams.price_forecasting import answered
 from streams.replay import Replay, ReplayConfig
 from streams.state import SnapshotError
 from tests.shop_events import DAY, START, Spec, records
 
 ENGINE = EngineConfig(max_series=64, base_currency="EUR", location_time_zones={"north": "America/New_York"})
 REPLAY = ReplayConfig(engine=ENGINE, clock_ms=START + 400 * DAY, forecasts="all")
+HURDLE = PriceHurdle()
 LAWS = settings(max_examples=8, deadline=None)
 SEEDS = st.integers(0, 10_000)
 
@@ -47,10 +51,11 @@ def played(made: list[bytes], config: ReplayConfig = REPLAY, cuts: list[int] | N
 @LAWS
 @given(seed=SEEDS, cuts=st.lists(st.integers(0, 330), max_size=8).map(sorted), shards=st.sampled_from([1, 3]))
 def test_chunking_does_not_change_a_byte_of_any_output(seed: int, cuts: list[int], shards: int) -> None:
-    made = records(Spec(seed))
+    made = records(Spec(seed, windows=0.3))
     config = replace(REPLAY, shards=shards)
     whole = played(made, config)
     assert DEMAND_TOPIC in whole
+    assert PRICE_TOPIC in whole
     assert played(made, config, [min(cut, len(made)) for cut in cuts]) == whole
 
 
@@ -123,13 +128,13 @@ def test_every_accepted_unit_is_in_a_bucket_or_counted_late(seed: int, late: flo
 @LAWS
 @given(seed=SEEDS, cut=st.integers(1, 299), commits=st.lists(st.integers(1, 299), max_size=4))
 def test_a_restored_engine_has_exactly_the_same_future(seed: int, cut: int, commits: list[int]) -> None:
-    restored_at({cut}, {cut, *commits}, records(Spec(seed)))
+    restored_at({cut}, {cut, *commits}, records(Spec(seed, facts=0.3, windows=0.3)))
 
 
 @LAWS
 @given(seed=SEEDS, cuts=st.sets(st.integers(1, 299), min_size=1, max_size=4))
 def test_a_commit_after_every_event_and_a_restore_at_any_change_nothing(seed: int, cuts: set[int]) -> None:
-    restored_at(cuts, set(range(300)), records(Spec(seed)))
+    restored_at(cuts, set(range(300)), records(Spec(seed, windows=0.3)))
 
 
 def restored_at(cuts: set[int], commits: set[int], made: list[bytes]) -> None:
@@ -155,8 +160,17 @@ def restored_at(cuts: set[int], commits: set[int], made: list[bytes]) -> None:
 
 
 def _arrays(engine: Engine) -> dict[str, bytes]:
-    panes, lines = engine.panes, engine.prices.lines._table
-    tables = (panes.open, panes.weeks, *engine.positions.tables, engine.buckets.series, engine.listed.table, lines)
+    panes, lines, runs = engine.panes, engine.prices.lines._table, engine.price_forecasts.runs
+    tables = (
+        runs.table,
+        runs.told,
+        panes.open,
+        panes.weeks,
+        *engine.positions.tables,
+        engine.buckets.series,
+        engine.listed.table,
+        lines,
+    )
     found = {f"{table.name} {name}": array for table in tables for name, array in table.arrays.items()}
     found |= panes.ring | {f"outcomes {n}": cells for n, cells in enumerate(engine.outcomes.cells)}
     return {name: array.tobytes() for name, array in found.items()}
@@ -166,6 +180,7 @@ def _lines(outputs: Outputs) -> list[bytes]:
     found = [as_line(letter) for _, letter in outputs.dead_letters]
     found += [repr(candidate).encode() for _, candidate in outputs.candidates]
     found += [as_line(trigger) for _, trigger in outputs.triggers]
+    found += [as_line(output) for _, request in outputs.prices for output in answered(request, HURDLE).encode()]
     return found + [as_line(output) for _, forecasts in outputs.forecasts for output in forecasts.encode()]
 
 
