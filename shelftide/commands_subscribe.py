@@ -1,4 +1,4 @@
-"""The command `subscribe`: forecasts, alerts or triggers on the terminal, as they are committed.
+"""The command `subscribe`: forecasts of demand or prices, alerts or triggers on the terminal, as they are committed.
 
 In: options. Out: a line per item on stdout.
 Must not know: how a subscriber works. Rule: an item counts as done when its line is written.
@@ -16,9 +16,9 @@ from shelftide.options import Bootstrap, Prefix, SettingsFile, kafka_options
 from shelftide.report import moment, note
 
 if TYPE_CHECKING:
-    from streams.kafka.decisions import DemandForecast, PriceAlert, ReplenishmentTrigger
+    from streams.kafka.decisions import DemandForecast, PriceAlert, PriceForecast, ReplenishmentTrigger
 
-_What = Literal["forecasts", "alerts", "triggers"]
+_What = Literal["forecasts", "prices", "alerts", "triggers"]
 
 What = Annotated[_What, typer.Argument(help="What to subscribe to.", show_default=False)]
 FromStart = Annotated[
@@ -54,10 +54,10 @@ def subscribe(
     prefix: Prefix = None,
     json: JsonLines = False,
 ) -> None:
-    """Print forecasts, alerts or triggers as they come, each once.
+    """Print forecasts of demand or prices, alerts or triggers as they come, each once.
 
-    Reads forecast.demand.v1, alerts.price.v1 or replenishment.trigger.v1: what is committed, and nothing of
-    transactions that were aborted. A broker that goes away is waited for.
+    Reads forecast.demand.v1, forecast.price.v1, alerts.price.v1 or replenishment.trigger.v1: what is committed, and
+    nothing of transactions that were aborted. A broker that goes away is waited for.
 
     Writes a line per item to stdout.
     """
@@ -72,7 +72,9 @@ def subscribe(
         "start": "earliest" if from_start else "latest",
         "connect_timeout_s": chosen.worker.connect_timeout_s,
     }
-    lines: dict[str, Callable[[Any], str]] = {"forecasts": _forecast, "alerts": _alert, "triggers": _trigger}
+    lines: dict[str, Callable[[Any], str]] = {
+        "forecasts": _forecast, "prices": _price, "alerts": _alert, "triggers": _trigger,
+    }  # fmt: skip
     try:
         with open_subscription(what, **how) as subscription:
             note(f"{what} at {chosen.kafka.bootstrap_servers}; Ctrl-C ends")
@@ -93,6 +95,15 @@ def _forecast(one: DemandForecast) -> str:
     return (
         f"{moment(one.as_of)}  {_item(one.sku, one.location)}  next {days} {unit}: {middle:g} "
         f"(80 %: {low:g} to {high:g}), {one.observed_in_open:g} seen so far  [{one.basis}]"
+    )
+
+
+def _price(one: PriceForecast) -> str:
+    days = min(7, len(one.steps))
+    where, odds, later = _item(one.sku, one.location, one.channel), one.p_change[days - 1], one.mean[days - 1]
+    return (
+        f"{moment(one.as_of)}  {where}  {one.price:g} {one.currency}, in {days} days another with {odds:.0%}, "
+        f"{later:g} on average; {one.trend.direction} in {len(one.steps)}  [{one.basis}]"
     )
 
 

@@ -19,9 +19,12 @@ import numpy.typing as npt
 import orjson
 
 from models.forecast import LEVELS
+from models.price import take_prices
+from models.price_hurdle import PriceHurdle
 from streams.calendar import DAY_MS, HOUR_MS
 from streams.engine import Engine, EngineConfig
 from streams.outputs import ALERT_TOPIC, TRIGGER_TOPIC, ForecastSet, Output, Outputs
+from streams.price_forecasting import PriceRequest
 from streams.price_rules import PriceAlertConfig
 from streams.replay import Replay, ReplayConfig
 from streams.shop import TIME_ZONE, Shop
@@ -33,6 +36,8 @@ AHEAD_DAYS = 14
 """Days of the forecast shown."""
 SHOWN_ITEMS = 8
 """Best sellers watched; a view shows as many as it has room for."""
+CHANNEL = "web"
+"""Whose price is shown."""
 REFRESH_MS = HOUR_MS
 """The demo's engine refreshes changed series every hour of event time, not every 15 minutes: nobody could see more."""
 
@@ -81,6 +86,8 @@ class ItemView:
         Quantiles .1, .5, .9 per day, step 1 is today.
     available
         Stock position in units, None where stock was never counted.
+    price, p_change
+        Price of the web shop today, and the probability that it is another in two weeks; None before the first.
     """
 
     sku: str
@@ -91,6 +98,8 @@ class ItemView:
     median: list[float]
     high: list[float]
     available: float | None
+    price: float | None = None
+    p_change: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +193,9 @@ class Demo:
         self.day = 0  # the day being lived through, from 1
         self._now_ms = self.shop.calendar.start_ms(0)
         self._newest: dict[tuple[str, str], tuple[ForecastSet, int]] = {}
+        self._price_forecaster = PriceHurdle()
+        self._priced: dict[tuple[str, str], tuple[PriceRequest, int]] = {}
+        self._changes: dict[tuple[str, str], tuple[int, float]] = {}  # local day, probability of those that were seen
         self._watched: list[int] = []
         self._alerts: dict[str, AlertView] = {}
         self._alert_open: dict[str, bool] = {}
@@ -239,6 +251,10 @@ class Demo:
         for _, forecasts in (entry for out in outputs for entry in out.forecasts):
             for row, key in enumerate(forecasts.keys):
                 self._newest[key] = (forecasts, row)
+        for _, request in (entry for out in outputs for entry in out.prices):
+            for row, (sku, location, channel) in enumerate(request.keys):
+                if channel == CHANNEL:
+                    self._priced[sku, location] = (request, row)
 
     def _watch(self) -> None:
         """Pick the best sellers of the last four weeks; once a week, so that the picture stays readable."""
@@ -341,6 +357,7 @@ class Demo:
         quantiles = forecasts.forecast.quantiles[row, :AHEAD_DAYS]
         counted = int(self.engine.positions.table["counted_ms"][slot])
         available = int(self.engine.positions.available(at, self._now_ms)[0]) / 1000
+        price, p_change = self._price(key)
         return ItemView(
             sku=key[0],
             title=self._title(key[0]),
@@ -350,7 +367,21 @@ class Demo:
             median=quantiles[:, _MID].tolist(),
             high=quantiles[:, _HIGH].tolist(),
             available=available if counted > 0 else None,
+            price=price,
+            p_change=p_change,
         )
+
+    def _price(self, key: tuple[str, str]) -> tuple[float | None, float | None]:
+        """Today's price of an item, and the probability that it is another in two weeks: asked for what is shown."""
+        if key not in self._priced:
+            return None, None
+        request, row = self._priced[key]
+        day, p_change = self._changes.get(key, (-1, 0.0))
+        if day != request.day:
+            found = self._price_forecaster.forecast(take_prices(request.batch, slice(row, row + 1)))
+            p_change = float(found.p_change[0, AHEAD_DAYS - 1])
+            self._changes[key] = (request.day, p_change)
+        return float(request.batch.price[row, 0]), p_change
 
     def _pace(self) -> Pace | None:
         if self._clock is None or not self._chunk_s:
@@ -372,6 +403,7 @@ def _engine_config(items: int) -> EngineConfig:
         base_currency=CURRENCY,
         refresh_ms=REFRESH_MS,
         prices=PriceAlertConfig(rates={CURRENCY: 1.0}),
+        price_model="hurdle",
     )
 
 

@@ -113,8 +113,9 @@ def _demand(items: Sequence[ItemView], width: int, chart_rows: int) -> Panel:
 def _item_title(item: ItemView, width: int) -> Text:
     expected = f"{item.median[0]:,.0f} ({item.low[0]:,.0f}–{item.high[0]:,.0f})"
     stock = "" if item.available is None else f"  stock {item.available:,.0f}"
+    price = "" if item.price is None else f"  {item.price:,.2f}, changes {_percent(item.p_change, 0)}"
     right = Text.assemble(
-        (f"{item.observed:,.0f}", f"bold {TODAY}"), (" sold of ", "dim"), (expected, MEDIAN), (stock, "dim")
+        (f"{item.observed:,.0f}", f"bold {TODAY}"), (" sold of ", "dim"), (expected, MEDIAN), (stock + price, "dim")
     )
     title = Text(item.title, style="bold")
     title.truncate(max(8, width - right.cell_len - 2), overflow="ellipsis")
@@ -293,5 +294,5 @@ def _number(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
+def _percent(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{100 * value:.{digits}f} %"

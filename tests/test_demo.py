@@ -132,6 +132,10 @@ def test_a_frame_holds_demand_as_sold_and_a_fan_that_never_crosses(played: Demo,
         for low, median, high in zip(item.low, item.median, item.high, strict=True):
             assert 0 <= low <= median <= high
         assert item.low[0] >= item.observed - 1e-3
+        assert item.price is not None
+        assert item.price > 0
+        assert item.p_change is not None
+        assert 0 < item.p_change < 1 or item.p_change == 1  # an offer is announced
     sold = [sum(value or 0 for value in item.history) for item in frame.items]
     assert sold[0] == max(sold)
 
@@ -180,6 +184,7 @@ def test_a_picture_shows_what_the_frame_holds(frame: Frame) -> None:
     text = "\n".join(plain(frame, 160, 50))
     for item in frame.items:
         assert item.title[:20] in text
+        assert f"{item.price:,.2f}, changes " in text
     assert f"{frame.events:,} events" in text
     assert f"{frame.triggers_open} open" in text
     assert f"WQL {frame.scores['overall']['wql']:.3f}" in text

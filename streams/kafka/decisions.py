@@ -95,6 +95,63 @@ class DemandForecast(Struct, frozen=True, kw_only=True):
         return self.levels.index(level)
 
 
+class PriceTrend(Struct, frozen=True, kw_only=True):
+    """Where a price will lie beside today's: ``up``, ``down`` or ``flat``, and the probability of it."""
+
+    direction: str
+    probability: float
+
+
+class PriceForecast(Struct, frozen=True, kw_only=True):
+    """The price of one item at one location and channel over the days after today.
+
+    Attributes
+    ----------
+    price
+        Today's, in `currency`.
+    as_of, revision
+        First instant of today, epoch ms. Of one price line the greatest pair counts.
+    steps
+        Starts of the days, epoch ms, H of them.
+    quantiles
+        Price of each day at each of `levels`, H rows of Q.
+    p_change
+        Probability that the price of each day differs from today's: 0 or 1 where it is announced.
+    trend
+        Of the last day.
+
+    Examples
+    --------
+    >>> forecast = PriceForecast(
+    ...     forecast_id="fp_1", revision=1, sku="TEA", location="default", channel="web", currency="EUR", price=9.5,
+    ...     as_of=0, freq="D", time_zone="UTC", steps=[86_400_000], levels=[0.5], mean=[9.4], quantiles=[[9.5]],
+    ...     p_change=[0.1], trend=PriceTrend(direction="flat", probability=0.9), model="m", basis="model",
+    ... )
+    >>> forecast.p_change[0]
+    0.1
+    """
+
+    forecast_id: str
+    revision: int
+    sku: str
+    location: str
+    channel: str
+    currency: str
+    price: float
+    as_of: int
+    freq: str
+    time_zone: str
+    steps: list[int]
+    levels: list[float]
+    mean: list[float]
+    quantiles: list[list[float]]
+    p_change: list[float]
+    trend: PriceTrend
+    model: str
+    basis: str
+    reason: str | None = None
+
+
 class PricedItem(Struct, frozen=True, kw_only=True):
     """One price line of a grouped alert: its newest price, and the one expected."""
 

@@ -1,4 +1,4 @@
-"""The typed subscriber of inventory systems: forecasts, alerts or triggers, one at a time, as they are committed.
+"""The typed subscriber of inventory systems: forecasts, alerts, triggers, one at a time, as they are committed.
 
 In: one output topic. Out: structs of `streams.kafka.decisions`, and answers to triggers.
 Must not know: the engine, files of settings. Rules: an item counts as done when its handler has returned or the next
@@ -20,15 +20,16 @@ from typing import Any, Generic, Literal, TypeVar, overload
 import msgspec
 
 from streams.kafka.answers import AckStatus, Answers
-from streams.kafka.decisions import DemandForecast, PriceAlert, ReplenishmentTrigger
+from streams.kafka.decisions import DemandForecast, PriceAlert, PriceForecast, ReplenishmentTrigger
 from streams.kafka.reader import POLL_S, Reader, Record, Start
 from streams.kafka.repeats import Latest, Rank, Recent
 from streams.kafka.settings import KafkaSettings
 from streams.outputs import ALERT_TOPIC, DEMAND_TOPIC, TRIGGER_TOPIC
+from streams.price_forecast import PRICE_TOPIC
 
 log = logging.getLogger("shelftide.subscribe")
 
-What = Literal["forecasts", "alerts", "triggers"]
+What = Literal["forecasts", "prices", "alerts", "triggers"]
 T = TypeVar("T")
 
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
@@ -92,7 +93,7 @@ class Subscription(Generic[T]):
     ) -> None:
         self.counts = Counts()
         self._decoder = msgspec.json.Decoder(shape)
-        self._ranked = shape is DemandForecast
+        self._ranked = shape in (DemandForecast, PriceForecast)
         self._recent: dict[int, Recent] = {}
         self._latest: dict[int, Latest] = {}
         self._in_hand: _InHand[T] | None = None
@@ -297,6 +298,20 @@ def subscribe(
 
 @overload
 def subscribe(
+    what: Literal["prices"],
+    *,
+    bootstrap_servers: str | None = ...,
+    topic_prefix: str | None = ...,
+    group_id: str | None = ...,
+    start: Start = ...,
+    kafka: KafkaSettings | None = ...,
+    connect_timeout_s: float = ...,
+) -> Subscription[PriceForecast]:
+    """Subscribe to forecasts of prices."""
+
+
+@overload
+def subscribe(
     what: Literal["alerts"],
     *,
     bootstrap_servers: str | None = ...,
@@ -333,14 +348,14 @@ def subscribe(
     kafka: KafkaSettings | None = None,
     connect_timeout_s: float = 30.0,
 ) -> Subscription[Any]:
-    """Subscribe to forecasts, alerts or triggers.
+    """Subscribe to forecasts of demand or prices, to alerts, or to triggers.
 
     Forecasts begin with the newest one of every item, once, and go on with those that follow.
 
     Parameters
     ----------
     what
-        ``forecasts``, ``alerts`` or ``triggers``.
+        ``forecasts``, ``prices``, ``alerts`` or ``triggers``.
     bootstrap_servers, topic_prefix
         Where Kafka is, and what the names of the shop's topics begin with; they override those of `kafka`.
     group_id
@@ -368,9 +383,11 @@ def subscribe(
     match what:
         case "forecasts":
             return Subscription(where, DEMAND_TOPIC, DemandForecast, **how)
+        case "prices":
+            return Subscription(where, PRICE_TOPIC, PriceForecast, **how)
         case "alerts":
             return Subscription(where, ALERT_TOPIC, PriceAlert, **how)
         case "triggers":
             return TriggerSubscription(where, **how)
         case _:
-            raise ValueError(f"{what!r} cannot be subscribed to; use forecasts, alerts or triggers")
+            raise ValueError(f"{what!r} cannot be subscribed to; use forecasts, prices, alerts or triggers")

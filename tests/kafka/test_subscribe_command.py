@@ -87,11 +87,15 @@ def test_people_read_a_line_an_item(kafka: KafkaSettings, outputs: list[Output])
     Writer(kafka).write([*outputs, *alerts()])
     newest = {one.key for one in of(DEMAND_TOPIC, outputs)}
     shown = {}
-    for what, count in (("forecasts", len(newest)), ("triggers", 1), ("alerts", 3)):
+    for what, count in (("forecasts", len(newest)), ("prices", 1), ("triggers", 1), ("alerts", 3)):
         done = finished("subscribe", what, *at(kafka), "--from-start", "--limit", str(count))
         assert (done.returncode, done.stdout.count(b"\n")) == (0, count), done.stderr
         shown[what] = done.stdout.decode()
     assert re.search(r"UTC  \S+ default  next 7 days: [\d.]+ \(80 %: [\d.]+ to [\d.]+\)", shown["forecasts"])
+    assert re.search(
+        r"UTC  \S+ default web  [\d.]+ GBP, in 7 days another with \d+%, [\d.]+ on average; (flat|up|down) in 30",
+        shown["prices"],
+    )
     first = value_of(of(TRIGGER_TOPIC, outputs)[0])
     assert f"[{first['idempotency_key']} revision 1]" in shown["triggers"] or "revision" in shown["triggers"]
     lines = sorted(shown["alerts"].splitlines())

@@ -27,6 +27,7 @@ from streams.kafka.settings import KafkaSettings
 from streams.kafka.subscriber import Subscription
 from streams.kafka.topics import apply
 from streams.outputs import DEMAND_TOPIC, TRIGGER_TOPIC, Output
+from streams.price_forecast import PRICE_TOPIC
 from tests.kafka.reading import read_all
 from tests.kafka.writing import PARTITIONS, Writer, alerts, decided, value_of
 
@@ -90,10 +91,13 @@ def test_every_field_of_a_decision_has_its_place_in_a_struct(kafka: KafkaSetting
         ("triggers", [one for one in outputs if one.topic == TRIGGER_TOPIC]),
         ("alerts", alerts()),
         ("forecasts", [one for one in outputs if one.topic == DEMAND_TOPIC]),
+        ("prices", [one for one in outputs if one.topic == PRICE_TOPIC]),
     ):
+        assert written
         Writer(kafka).write(written)
-        kept = {one.key: one for one in written} if what == "forecasts" else {one.event_id: one for one in written}
-        with subscribe(what, kafka=kafka) as subscription:  # type: ignore[call-overload]  # one of the three
+        newest = what in ("forecasts", "prices")
+        kept = {one.key if newest else one.event_id.encode(): one for one in written}
+        with subscribe(what, kafka=kafka) as subscription:  # type: ignore[call-overload]  # one of the four
             items = taken(subscription, len(kept))
             assert subscription.receive(QUIET_S) is None
         found = {orjson.dumps(_without_none(msgspec.to_builtins(item)), option=orjson.OPT_SORT_KEYS) for item in items}
