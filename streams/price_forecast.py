@@ -7,7 +7,6 @@ Must not know: how a forecast came about. Rule: ids come from line, instant, rev
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -98,42 +97,35 @@ class PriceForecastSet:
 
     def encode(self, rows: list[int] | range | None = None) -> list[Output]:
         """Encode rows (all where none are named) as messages of ``forecast.price.v1``."""
-        picked = range(len(self)) if rows is None else rows
-        return [self._output(row) for row in picked]
-
-    def _output(self, row: int) -> Output:
-        forecast_id = self.forecast_id(row)
-        body = orjson.dumps({**self._about(row, forecast_id), **self._figures(row)}, option=orjson.OPT_SERIALIZE_NUMPY)
-        return Output(PRICE_TOPIC, key_of(*self.keys[row]).encode(), body, forecast_id, self.as_of_ms)
-
-    def _about(self, row: int, forecast_id: str) -> dict[str, Any]:
-        sku, location, channel = self.keys[row]
-        return {
-            "forecast_id": forecast_id,
-            "revision": self.revision,
-            "sku": sku,
-            "location": location,
-            "channel": channel,
-            "currency": self.currencies[row],
-            "price": to_the_cent(self.today[row : row + 1])[0],
-            "as_of": self.as_of_ms,
-            "freq": "D",
-            "time_zone": self.time_zone,
-            "steps": self.steps,
-            "levels": _LEVELS,
-            "model": self.model,
-            "basis": Basis(int(self.forecast.basis[row])).name.lower(),
-            "reason": self.reason,
-        }
-
-    def _figures(self, row: int) -> dict[str, Any]:
-        f = self.forecast
-        return {
-            "mean": to_the_cent(f.mean[row]),
-            "quantiles": to_the_cent(f.quantiles[row]),
-            "p_change": significant(f.p_change[row]),
-            "trend": {
-                "direction": Trend(int(f.trend[row])).name.lower(),
-                "probability": significant(f.p_trend[row : row + 1])[0],
-            },
-        }
+        picked = list(range(len(self)) if rows is None else rows)
+        f, at = self.forecast, np.array(picked, np.int64)
+        today, mean, quantiles = (to_the_cent(prices[at]) for prices in (self.today, f.mean, f.quantiles))
+        p_change, p_trend = significant(f.p_change[at]), significant(f.p_trend[at])
+        out = []
+        for i, row in enumerate(picked):
+            sku, location, channel = self.keys[row]
+            forecast_id = self.forecast_id(row)
+            value = {
+                "forecast_id": forecast_id,
+                "revision": self.revision,
+                "sku": sku,
+                "location": location,
+                "channel": channel,
+                "currency": self.currencies[row],
+                "price": today[i],
+                "as_of": self.as_of_ms,
+                "freq": "D",
+                "time_zone": self.time_zone,
+                "steps": self.steps,
+                "levels": _LEVELS,
+                "model": self.model,
+                "basis": Basis(int(f.basis[row])).name.lower(),
+                "reason": self.reason,
+                "mean": mean[i],
+                "quantiles": quantiles[i],
+                "p_change": p_change[i],
+                "trend": {"direction": Trend(int(f.trend[row])).name.lower(), "probability": p_trend[i]},
+            }
+            body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+            out.append(Output(PRICE_TOPIC, key_of(sku, location, channel).encode(), body, forecast_id, self.as_of_ms))
+        return out
