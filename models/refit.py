@@ -49,7 +49,9 @@ class Refitted:
         ForecastError
             If nothing was fitted up to it, or they end at several.
         """
-        bucket = np.unique(batch.day if batch.season == 7 else batch.day * 24 + batch.hour)
-        if len(bucket) != 1 or int(bucket[0]) not in self._forecasters:
-            raise ForecastError(f"nothing was fitted for the bucket {', '.join(map(str, bucket.tolist()))}")
-        return self._forecasters[int(bucket[0])].forecast(batch)
+        buckets = np.unique(batch.day if batch.season == 7 else batch.day * 24 + batch.hour).tolist()
+        if not buckets:
+            return next(iter(self._forecasters.values())).forecast(batch)
+        if len(buckets) > 1 or buckets[0] not in self._forecasters:
+            raise ForecastError(f"nothing was fitted for the bucket {', '.join(map(str, buckets))}")
+        return self._forecasters[buckets[0]].forecast(batch)

@@ -15,6 +15,7 @@ from models.baseline import SeasonalWindow, pool_of
 from models.forecast import LEVELS, Basis, Forecast, ForecastBatch, Forecaster, HorizonError, take, take_forecast
 from models.model_folder import read_model
 from models.named import PRETRAINED, SHIPPED, forecaster_named
+from models.refit import Refitted
 from models.serving import EncoderForecaster
 from tests.batches import batch_of, shop
 
@@ -22,6 +23,7 @@ FORECASTERS: list[Forecaster] = [
     SeasonalWindow(),
     forecaster_named(PRETRAINED, SHIPPED),
     EncoderForecaster(read_model(SHIPPED).encoders(), "encoder"),
+    Refitted({19_000: SeasonalWindow(), 19_000 * 24: SeasonalWindow()}, "refitted"),  # days and hours of `batch_of`
 ]
 
 every = pytest.mark.parametrize("forecaster", FORECASTERS, ids=lambda one: str(one.name))
