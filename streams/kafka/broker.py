@@ -259,6 +259,7 @@ class LocalBroker:
     def _await_start(self, said_before: int, jars: Path, timeout_s: float) -> None:
         process, until_s = self._process, time.monotonic() + timeout_s
         while True:
+            process.settle()  # a launcher becomes Java: for that moment it has no command line
             lives = process.pid() is not None  # asked first, so that its last words are read
             said = process.said(said_before)
             if _STARTED in said:

@@ -87,7 +87,7 @@ class DetachedProcess:
         return said_before
 
     def settle(self) -> None:
-        """Wait until the shell's copy has become the program: before, nobody would take it for that, to stop it."""
+        """Wait until the shell's copy has become the program, or a launcher has: before, nobody would know it by it."""
         until_s = time.monotonic() + _BECOME_S
         with suppress(OSError, ValueError):  # no number was written
             while self.pid() is None and _exists(int(self.pid_file.read_text())) and time.monotonic() < until_s:
