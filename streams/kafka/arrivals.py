@@ -145,12 +145,11 @@ class Arrivals:
             return batch
         shards = self._partitioner.of(batch.sku)
         right = shards == self._number
-        if packed and right.all():
-            return batch
         if right.all():
-            if len(self._known) > MOST_KNOWN:
-                self._known.clear()
-            self._known.update(batch.sku)
+            if not packed:
+                if len(self._known) > MOST_KNOWN:
+                    self._known.clear()
+                self._known.update(batch.sku)
             return batch
         for i in np.flatnonzero(~right).tolist():
             home = f"{shards[i]} by {self._partitioner.name}"

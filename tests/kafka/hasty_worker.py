@@ -10,19 +10,14 @@ lossy   the first chunk of each partition of orders is fetched and goes nowhere
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 from faust.types.tuples import TP
 
-from shelftide.settings_sources import read_settings
-from streams.kafka.ending import WorkerError
-from streams.kafka.logs import set_up
-from streams.kafka.service import serve_worker
 from streams.kafka.transport import ChunkConsumer, ChunkTransport
-from streams.kafka.worker import WorkerConfig
+from tests.kafka.unruly_worker import serve
 
 
 class Early(ChunkConsumer):
@@ -52,16 +47,8 @@ class Lossy(ChunkConsumer):
 
 def main(word: str) -> int:
     """Run the worker."""
-    settings = read_settings(None, {})
-    set_up(settings.worker.log_format, settings.worker.log_level)
     ChunkTransport.Consumer = {"early": Early, "lossy": Lossy}[word]
-    config = WorkerConfig(settings.engine(), settings.kafka, settings.worker, settings.partitioner)
-    try:
-        serve_worker(config, settings.worker.instance_id or str(os.getpid()))
-    except WorkerError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.code
-    return 0
+    return serve()
 
 
 if __name__ == "__main__":

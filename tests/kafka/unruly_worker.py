@@ -11,7 +11,7 @@ import os
 import sys
 import time
 
-from models.forecast import Forecast, ForecastBatch
+from models.forecast import Forecast, ForecastBatch, Forecaster
 from shelftide.settings_sources import read_settings
 from streams.kafka.ending import WorkerError
 from streams.kafka.logs import set_up
@@ -42,12 +42,12 @@ class Unruly:
         return said
 
 
-def main(word: str) -> int:
-    """Run the worker."""
+def serve(forecaster: Forecaster | None = None) -> int:
+    """Run the worker of the environment's settings, with a forecaster of the test's own where one is given."""
     settings = read_settings(None, {})
     set_up(settings.worker.log_format, settings.worker.log_level)
     config = WorkerConfig(
-        settings.engine(), settings.kafka, settings.worker, settings.partitioner, forecaster=Unruly(word)
+        settings.engine(), settings.kafka, settings.worker, settings.partitioner, forecaster=forecaster
     )
     try:
         serve_worker(config, settings.worker.instance_id or str(os.getpid()))
@@ -55,6 +55,11 @@ def main(word: str) -> int:
         sys.stderr.write(f"{error}\n")
         return error.code
     return 0
+
+
+def main(word: str) -> int:
+    """Run the worker."""
+    return serve(Unruly(word))
 
 
 if __name__ == "__main__":
