@@ -51,8 +51,13 @@ class Pace:
         if not self._under_way:
             self._idle.set()
 
-    async def give_way(self) -> None:
-        """Wait while forecasts are under way and have the right of way."""
+    async def give_way(self, *, hungry: bool) -> None:
+        """Wait while forecasts are under way and have the right of way; not where records of one topic are lacking.
+
+        A shard that has read others ahead of it cannot apply them, and its own forecasts would wait for the fetch.
+        """
+        if hungry:
+            return
         left_s = self._way_until_s - asyncio.get_running_loop().time()
         if self._under_way and left_s > 0:
             with suppress(TimeoutError):

@@ -91,7 +91,7 @@ class ChunkConsumer(driver.Consumer):
         if shards.full and not await self._make_room():
             await asyncio.sleep(HOLD_S)
             return
-        await shards.pace.give_way()
+        await shards.pace.give_way(hungry=bool(shards.hungry))
         await self._follow()
         await self._release()
         epoch = self._followed
