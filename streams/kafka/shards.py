@@ -20,7 +20,7 @@ from models.executor import Executor
 from streams.engine import EngineConfig
 from streams.kafka.arrivals import ITEM_TOPICS, SHARED_TOPICS
 from streams.kafka.coordination import Coordination
-from streams.kafka.inbox import Patience
+from streams.kafka.inbox import Inbox, Patience
 from streams.kafka.ledger import FencedError, Ledger
 from streams.kafka.listener import NOBODY, Listener
 from streams.kafka.pace import Pace
@@ -192,17 +192,16 @@ class Shards:
 
     # -- feeding
 
-    def positions(self) -> dict[Place, int]:
-        """Where to fetch from, for every partition of the group that a task has; empty while none may be fed."""
-        if not self.ready:
-            return {}
+    @property
+    def fed(self) -> dict[Place, Inbox]:
+        """The inbox of each partition that is fetched through the group; none while no task may be fed."""
         shared = {self._kafka.topic(name) for name in SHARED_TOPICS}
-        positions = {}
-        for task in self.tasks.values():
-            for place, inbox in task.inboxes.items():
-                if place[0] not in shared:
-                    positions[place] = inbox.point()
-        return positions
+        tasks = self.tasks.values() if self.ready else ()
+        return {place: inbox for task in tasks for place, inbox in task.inboxes.items() if place[0] not in shared}
+
+    def point(self) -> dict[Place, int]:
+        """Begin to fetch anew: what was on its way is forgotten, and known ends are; offsets to fetch from."""
+        return {place: inbox.point() for place, inbox in self.fed.items()}
 
     def expect(self, place: Place, offset: int) -> None:
         """Note that records up to an offset are on their way to a task."""

@@ -16,12 +16,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
+import structlog
+
 from streams.kafka.inbox import Inbox, Patience, Slice, hungry, take_next
 from streams.kafka.ledger import FencedError, Ledger, LedgerError, Placed, Position
 from streams.kafka.listener import NOBODY, Listener
 from streams.kafka.settings import WorkerSettings
 from streams.kafka.source import Chunk, Place
 from streams.state import Record
+
+log = structlog.get_logger("shelftide.worker")
 
 URGENT_MS = 40
 """Least time between commits that somebody waits for: a commit itself takes about as long."""
@@ -121,6 +125,7 @@ class Task:
         self._committed_s = self._ticked_s = 0.0
         self._patience = Patience(ALIGN_WAIT_S, POLL_S)
         self._applied_since = False
+        self._left_out: list[Place] = []
 
     # -- recovery
 
@@ -229,6 +234,8 @@ class Task:
             await asyncio.wait([self._committing])
             return True
         wait = self._worker.clock == "record" or not self.hungry or self._patient()
+        if not wait:
+            self._tell_impatience()
         slices = take_next(list(self.inboxes.values()), self._worker.chunk_rows, wait=wait)
         if slices:
             self.logic.live = self.logic.live and sum(map(len, slices)) < self._worker.chunk_rows
@@ -251,6 +258,13 @@ class Task:
     def _patient(self) -> bool:
         """Whether to wait on for topics that gave nothing; always for what was fetched and has yet to come."""
         return self._patience.lasts(time.monotonic()) or any(inbox.missing for inbox in self.inboxes.values())
+
+    def _tell_impatience(self) -> None:
+        """Say which topics are left out, once: what they hold may be late when it comes."""
+        if (hungry := self.hungry) != self._left_out:
+            self._left_out = hungry
+            log.warning("records are applied without those of topics that cannot be fetched", task=self.name,
+                        partitions=hungry, after_s=ALIGN_WAIT_S)  # fmt: skip
 
     async def _tick(self) -> bool:
         if self._worker.clock == "record" or time.monotonic() - self._ticked_s < self._tick_every_s:

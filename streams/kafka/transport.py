@@ -114,7 +114,7 @@ class ChunkConsumer(driver.Consumer):
         shards = self._shards
         if self._followed != shards.epoch:
             self._followed = shards.epoch
-            positions = shards.positions()
+            positions = shards.point()
             self._read_offset.clear()  # Faust drops in silence what lies before it
             await self._in_thread(lambda source: source.point(positions))
             held, self._held = [place for place in self._held if place in positions], set()
@@ -125,7 +125,7 @@ class ChunkConsumer(driver.Consumer):
         hungry = set(self._shards.hungry)
         if not hungry:
             return False
-        more = set(self._shards.positions()) - hungry - self._held
+        more = set(self._shards.fed) - hungry - self._held
         if more:
             self._held |= more
             await self._in_thread(lambda source: source.hold(list(more)))

@@ -18,6 +18,7 @@ from tests.kafka.workers import Workers, command_of
 
 DAY_MS = 86_400_000
 DAYS = 5
+EACH_DAY = 40
 SKUS = [f"sku-{n}" for n in range(12)]
 
 
@@ -43,3 +44,28 @@ def test_orders_that_were_lost_on_the_way_are_applied_before_newer_records_of_ot
     assert bool(worker.told("chunks were lost on their way, and are fetched again")) == (word == "lossy")
     assert read_all(kafka, DEADLETTER_TOPIC) == []
     assert counted(kafka, now_ms)[0] == dict.fromkeys(SKUS, DAYS)
+
+
+def test_a_worker_whose_buffer_is_full_still_knows_which_topics_are_empty(
+    kafka: KafkaSettings, workers: Workers
+) -> None:
+    apply(kafka)
+    now_ms = time.time_ns() // 1_000_000
+    send(kafka, [counts(sku, now_ms - (DAYS + 1) * DAY_MS) for sku in SKUS], stamp_ms=now_ms - (DAYS + 1) * DAY_MS)
+    for day in range(DAYS):
+        at_ms = now_ms - (DAYS - day) * DAY_MS
+        several = [large(one) for sku in SKUS for one in orders(sku, EACH_DAY, at_ms, day * EACH_DAY)]
+        send(kafka, several, stamp_ms=at_ms)
+    send(kafka, [counts(sku, now_ms) for sku in SKUS])  # behind megabytes of orders
+    worker = workers.start(max_buffered_bytes=1 << 20, chunk_rows=100)
+    workers.wait_committed(60)
+    assert worker.stop() == 0
+    assert not worker.told("records are applied without those of topics that cannot be fetched")
+    assert read_all(kafka, DEADLETTER_TOPIC) == []
+    assert counted(kafka, now_ms)[0] == dict.fromkeys(SKUS, DAYS * EACH_DAY)
+
+
+def large(record: Record) -> Record:
+    """The same with ten kilobytes that nobody reads."""
+    topic, value, key, partition = record
+    return topic, value[:-1] + b',"note":"%b"}' % (b"x" * 10_000), key, partition
