@@ -19,6 +19,7 @@ from models.forecast import LEVELS, Forecaster
 from models.judge import Fan, Judge, fan, judged, ranked
 from models.measures import Figures
 from models.task import Task, bucket_times
+from models.worth import InputWorth
 from shelftide.markup import amount, page, percent, ratio, shown, tag
 from shelftide.pictures import SHOWN_LEVELS, Line, Words, bar, calibration_chart, day, fan_chart, line_chart, spread
 from shelftide.report_style import STYLE
@@ -45,15 +46,6 @@ MEASURES = {
 _SHARES = ("coverage", "bias")
 _MOST_ROWS = 200
 _SERIES = 20
-
-
-@dataclass(frozen=True, slots=True)
-class InputWorth:
-    """What one input is worth: the WQL of the model without it, and by how much that is more."""
-
-    name: str
-    wql_without: float
-    change: float
 
 
 @dataclass(frozen=True, slots=True)

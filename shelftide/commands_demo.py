@@ -20,6 +20,7 @@ from rich.console import Console
 
 from shelftide.commands_replay import summary_rows
 from shelftide.report import Json, print_json, print_table, stderr, stdout
+from shelftide.shop_options import shop_settings
 
 if TYPE_CHECKING:
     from streams.demo import Demo
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 Items = Annotated[int, typer.Option(metavar="N", min=1, max=20_000, help="Items of the shop.")]
 ShopSeed = Annotated[int, typer.Option("--seed", metavar="S", min=0, max=2**32 - 1, help="Another seed, another shop.")]
 _FAST = "Simulated days a second, 0 for as fast as it goes."
+_WHO = "Who forecasts: `pretrained`, `baseline`, `champion`, the folder of a model, or one of the registry."
+Model = Annotated[str, typer.Option(metavar="NAME", help=_WHO)]
 Speed = Annotated[float | None, typer.Option(metavar="N", min=0, help=_FAST, show_default="1; without a terminal 0")]
 Days = Annotated[int, typer.Option(metavar="N", min=1, max=3650, help="Days played after the warm-up.")]
 _BEFORE = "Days played first at full speed, for a history."
@@ -48,6 +51,7 @@ def demo(
     warm_up: WarmUp = 42,
     speed: Speed = None,
     svg: Svg = None,
+    model: Model = "pretrained",
     json: Json = False,
 ) -> None:
     """Watch the engine run a simulated shop: forecasts, price alerts, replenishment triggers.
@@ -62,7 +66,8 @@ def demo(
     if svg is not None and not svg.parent.is_dir():
         raise typer.BadParameter(f"the folder of {str(svg)!r} does not exist", param_hint="--svg")
     console = stderr() if json else stdout()
-    shop = Demo(DemoConfig(items, seed, days, warm_up), None if svg else time.perf_counter)
+    forecaster = shop_settings({}, model={"name": model}).forecaster()
+    shop = Demo(DemoConfig(items, seed, days, warm_up), None if svg else time.perf_counter, forecaster)
     pace = (_LIVELY if console.is_terminal and not svg else 0.0) if speed is None else speed
     started_s = time.perf_counter()
     with _stop_on_interrupt() as stopped:

@@ -19,6 +19,8 @@ from shelftide.report import Json, print_json, print_table, sharing
 
 if TYPE_CHECKING:
     from models.forecast import Forecaster
+    from models.judge import Judge
+    from shelftide.backtest_report import Backtest
 
 TaskDir = Annotated[
     Path, typer.Argument(metavar="TASK_DIR", help="Folder of panel.parquet, static.parquet, task.json.")
@@ -74,7 +76,7 @@ def backtest(
     from models.baseline import SeasonalWindow
     from models.judge import Judge
     from models.task import read_task
-    from shelftide.backtest_report import POLICIES, Backtest, measure_rows, measures, write_report
+    from shelftide.backtest_report import POLICIES, measure_rows, measures, write_report
 
     figures: dict[str, Any] = {"model": "refitted" if refit else model, "out": str(out)}
     judge = Judge(read_task(task_dir))
@@ -96,7 +98,9 @@ def backtest(
         figures["seconds"] = round(time.perf_counter() - started_s, 3)
         figures["measures"] = measures(judge)
         if report is not None:
-            write_report(report, Backtest(judge, forecaster, POLICIES["refitted" if refit else model]))
+            told_of = _judged(judge, forecaster, POLICIES["refitted" if refit else model])
+            write_report(report, told_of)
+            figures["inputs"] = {one.name: round(one.change, 6) for one in told_of.inputs}
             figures["report"] = str(report)
     if json:
         print_json(figures)
@@ -104,6 +108,20 @@ def backtest(
         told = [("rows", f"{figures['rows']:,}"), ("model", forecaster.name), ("file", str(out)),
                 ("seconds", f"{figures['seconds']:.1f}"), *measure_rows(judge)]  # fmt: skip
         print_table("backtest", told + ([("report", str(report))] if report else []) + fit_rows(figures))
+
+
+def _judged(judge: Judge, forecaster: Forecaster, policy: str) -> Backtest:
+    """What a page tells, with what each input is worth: the task is forecast once more for each."""
+    from models.worth import blanks, inputs_worth
+    from shelftide.backtest_report import Backtest
+
+    inputs = []
+    if judge.tally.known:
+        with sharing("forecasting without each input") as progress:
+            for one in inputs_worth(judge, forecaster):
+                inputs.append(one)
+                progress(len(inputs) / len(blanks(judge.task)))
+    return Backtest(judge, forecaster, policy, inputs)
 
 
 def _pretrained() -> Forecaster:

@@ -1,6 +1,6 @@
 """The demo: the built-in shop lived through hour by hour, its events played through the same engine as any replay.
 
-In: how many items and days, a seed; optionally a clock to measure with.
+In: how many items and days, a seed; optionally a clock to measure with, and a forecaster.
 Out: a `Frame` of what can be seen at any moment, and a replay's summary at the end.
 Must not know: terminals. Rule: without a clock, frames and summary depend on the settings alone.
 """
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from models.forecast import LEVELS
+from models.forecast import LEVELS, Forecaster
 from models.price import take_prices
 from models.price_hurdle import PriceHurdle
 from streams.calendar import DAY_MS, HOUR_MS
@@ -171,6 +171,8 @@ class Demo:
         What is played.
     clock
         Seconds that only grow, to measure with; None measures nothing.
+    forecaster
+        Who forecasts; the baseline where none is given.
 
     Examples
     --------
@@ -180,7 +182,9 @@ class Demo:
     (True, 2, 1)
     """
 
-    def __init__(self, config: DemoConfig, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self, config: DemoConfig, clock: Callable[[], float] | None = None, forecaster: Forecaster | None = None
+    ) -> None:
         self.config = config
         self.total_days = config.warm_up_days + config.days
         self.shop = Shop(config.items, config.seed, days=max(_LAUNCH_DAYS, self.total_days))
@@ -189,7 +193,7 @@ class Demo:
         # The machine's clock does not matter here: the shop lives in its own time.
         end_ms = self.shop.calendar.start_ms(self.total_days) + 7 * DAY_MS
         settings = ReplayConfig(engine=_engine_config(config.items), clock_ms=end_ms, forecasts="last")
-        self.player = Replay(settings, self._see)
+        self.player = Replay(settings, self._see, forecaster)
         self.day = 0  # the day being lived through, from 1
         self._now_ms = self.shop.calendar.start_ms(0)
         self._newest: dict[tuple[str, str], tuple[ForecastSet, int]] = {}
@@ -220,6 +224,7 @@ class Demo:
         """Live through all days; after each hour's events the shop's time is given, epoch ms."""
         for day in range(self.total_days):
             self.day = day + 1
+            self.engine.refreshes = not self.warm  # of a past that is played first, the closes will do
             records = self.shop.day(day)
             if day < 7 or day % 7 == 0:
                 self._watch()

@@ -17,7 +17,8 @@ from models.baseline import SeasonalWindow
 from models.forecast import LEVELS, Forecast, ForecastBatch
 from models.judge import Judge, judged
 from models.task import Task, read_task
-from shelftide.backtest_report import POLICIES, Backtest, InputWorth, measure_rows, measures, report, write_report
+from models.worth import InputWorth
+from shelftide.backtest_report import POLICIES, Backtest, measure_rows, measures, report, write_report
 from shelftide.cli import run
 from streams.files import FileError
 from tests.program import PROGRAM
@@ -241,7 +242,9 @@ def test_the_command_prints_measures_and_writes_the_page(tmp_path: Path, capsys:
     assert told["measures"] == measures(judge)
     assert set(told["measures"]) == {"wql", "wape", "mase", "coverage80", "bias"}
     assert told["report"] == str(page)
+    assert list(told["inputs"]) == ["history beyond 4 seasons", "weeks of two years"]
     assert Page(page.read_text()).texts["dd"][0] == "shop"
+    assert "What each input is worth" in Page(page.read_text()).texts["h2"]
     assert run(command) == 0
     shown = capsys.readouterr().out
     assert all(name in shown and value in shown for name, value in measure_rows(judge))

@@ -155,6 +155,17 @@ def test_what_an_option_is_worth_is_measured_before_the_first_cutoff(tmp_path: P
     assert found[0] == found[1]
 
 
+def test_ways_of_adapting_the_encoder_are_judged_net_by_net_and_in_the_mean(tmp_path: Path) -> None:
+    task = write_task(tmp_path / "a", days=130)
+    few = ["--steps", "2", "--seeds", "2", "--modes", "pretrained,lora"]
+    words = ["-m", "load_tests.modes", str(task), *few, "--json"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, check=True, cwd=ROOT, timeout=300)
+    found = {one["mode"]: one for one in json.loads(done.stdout)}
+    assert list(found) == ["pretrained", "lora"]
+    assert [len(one["nets"]) for one in found.values()] == [0, 2]
+    assert all(0 < one["wql"] < 5 and 0 <= one["coverage"] <= 1 for one in found.values())
+
+
 # -- a shop's own events
 
 

@@ -58,13 +58,26 @@ def test_two_demos_show_the_same_at_every_hour() -> None:
     assert one.finish() == two.finish()
 
 
-def test_the_demo_is_a_replay_of_the_shop(played: Demo) -> None:
-    written: list[Output] = []
-    player = Replay(played.player.config, written.extend)
-    shop = Shop(SMALL.items, SMALL.seed)
-    for day in range(SMALL.days + SMALL.warm_up_days):
+def test_the_demo_is_a_replay_of_the_shop() -> None:
+    whole = replace(SMALL, warm_up_days=0, days=14)
+    demo = Demo(whole)
+    hours = sum(1 for _ in demo.hours())
+    player = Replay(demo.player.config, lambda _: None)
+    shop = Shop(whole.items, whole.seed, days=365)
+    for day in range(demo.total_days):
         player.feed(shop.day(day))
-    assert player.summary() == played.player.summary()
+    player.finish()
+    assert hours > 100
+    assert player.summary() == demo.finish()
+
+
+def test_in_the_past_that_is_played_first_series_are_forecast_about_once_a_day() -> None:
+    demo, made = Demo(replace(SMALL, days=1)), {}
+    for _ in demo.hours():
+        made[demo.day] = (demo.player.counts["forecasts_made"], demo.player.counts["forecasts_at_close"])
+    (before, closed_before), (after, closed_after) = made[SMALL.warm_up_days], made[demo.total_days]
+    assert 50 < before < 1.5 * closed_before
+    assert after - before > 2 * (closed_after - closed_before)
 
 
 def test_alerts_that_are_shown_when_due_are_those_of_a_replay() -> None:

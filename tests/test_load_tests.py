@@ -26,6 +26,7 @@ SMALL = {
     "commits": ["--small", "--json"],
     "decode": ["--events", "500", "--repeats", "2", "--json"],
     "baseline": ["--series", "64", "--repeats", "1"],
+    "serving": ["--rows", "32", "--seconds", "0.05", "--json"],
     "refresh": ["--series", "100", "--repeats", "1", "--json"],
     "replenishment": ["--series", "200"],
     "corpus": ["--series", "60", "--days", "400", "--no-tasks", "--json"],
@@ -142,6 +143,7 @@ def test_every_benchmark_is_run() -> None:
         "cold_start",  # in tests/test_cold_start.py
         "cold_start_engine",  # in tests/test_lending.py
         "fit_options",  # in tests/test_commands_train.py
+        "modes",  # in tests/test_commands_train.py
         "price_alerts",
         "price_forecasts",  # in tests/test_price.py
         "throughput",

@@ -256,6 +256,11 @@ class Shards:
         return sum(task.buffered_bytes for task in self.tasks.values())
 
     @property
+    def behind(self) -> bool:
+        """Whether some task works off a backlog; may be asked by any thread."""
+        return not all(task.logic.live for task in list(self.tasks.values()))
+
+    @property
     def hungry(self) -> list[Place]:
         """Partitions that tasks wait for although others of theirs have records."""
         return [place for task in self.tasks.values() for place in task.hungry]

@@ -55,6 +55,9 @@ STALL_S = 60.0
 """An assignment that has not led to running shards by then never will: Faust's recovery task can die in silence."""
 
 WATCH_S = 0.2
+LOAD_S = 5.0
+"""A model is loaded so long after recovery at the latest: a shard with a long backlog is not waited for."""
+
 TURNS_S, MOST_TURNS = 60.0, 5
 PATIENCE_S = (0.5, 8.0)
 """Times of trying to reach Kafka before it is said again that nobody answers: the first and the longest."""
@@ -197,13 +200,13 @@ async def serve(config: WorkerConfig, instance_id: str, started: Callable[[Shard
         config.forecaster or baseline, fallback=baseline, timeout_s=config.worker.forecast_timeout_s,
         rows=config.worker.forecast_rows,
     )  # fmt: skip
-    if isinstance(config.forecaster, LateEncoder):
-        threading.Thread(target=_load, args=(config.forecaster,), name="load-model", daemon=True).start()
     threading.Thread(target=_load_kernels, name="load-kernels", daemon=True).start()
     app: Any = build(config, instance_id)
     app.kafka_settings, app.worker_settings = config.kafka, config.worker
     app.shards = shards = Shards(config.engine, config.kafka, config.worker, config.partitioner, executor, steady_ms)
     _follow_rebalances(app, shards)
+    if isinstance(config.forecaster, LateEncoder):
+        threading.Thread(target=_load, args=(config.forecaster, shards), name="load-model", daemon=True).start()
     started(shards, executor)
     reason = await _live(app, shards, asked)
     await _end(app, shards, executor, reason)
@@ -211,8 +214,16 @@ async def serve(config: WorkerConfig, instance_id: str, started: Callable[[Shard
         raise WorkerError(_sentence(reason)) from reason
 
 
-def _load(late: LateEncoder) -> None:
-    """Load a model while the group is joined and shards are recovered; forecasts that come first wait for it."""
+def _load(late: LateEncoder, shards: Shards) -> None:
+    """Load a model once shards have caught up, or after a while; forecasts that come first have it loaded at once.
+
+    It takes seconds of the interpreter that recovery needs as well: loaded meanwhile, a restart takes two seconds more.
+    """
+    while not shards.ready:
+        time.sleep(WATCH_S)
+    started_s = time.monotonic()
+    while shards.behind and time.monotonic() - started_s < LOAD_S:
+        time.sleep(WATCH_S)
     started_s = time.monotonic()
     try:
         late.load()

@@ -68,4 +68,4 @@ def test_a_worker_whose_buffer_is_full_still_knows_which_topics_are_empty(
 def large(record: Record) -> Record:
     """The same with ten kilobytes that nobody reads."""
     topic, value, key, partition = record
-    return topic, value[:-1] + b',"note":"%b"}' % (b"x" * 10_000), key, partition
+    return topic, (value or b"{}")[:-1] + b',"note":"%b"}' % (b"x" * 10_000), key, partition
