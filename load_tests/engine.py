@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from streams import compiled
 from streams.convert import convert_uci
 from streams.decode import decode
 from streams.engine import Engine, EngineConfig
@@ -109,6 +110,7 @@ def decode_all(made: list[list[bytes]]) -> None:
 
 def ingest(events: int, series: int, repeats: int) -> dict[str, float]:
     """Median CPU microseconds per event: decoding alone, and everything up to the panes."""
+    compiled.load()
     engine = Engine(EngineConfig(max_series=series))
     known(engine, series)
     warm(engine, series)
@@ -160,6 +162,7 @@ def memory(events: int, small: bool) -> dict[str, Any]:
 
 def fill(series: int, days: int) -> None:
     """Run an engine until its rings are full, and print what it takes (called in a process of its own)."""
+    compiled.load()
     engine = Engine(EngineConfig(max_series=series))
     known(engine, 100)
     run_days(engine, 100, 0, 2)  # imports and first allocations are not the series' doing
