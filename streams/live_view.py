@@ -95,6 +95,9 @@ def _phase(frame: Frame) -> Text:
 
 # -- demand and the forecast fan
 
+TITLE_COLUMNS = 20
+"""Of an item's name, before anything beside it is left out."""
+
 
 def _demand(items: Sequence[ItemView], width: int, chart_rows: int) -> Panel:
     lines: list[Text] = []
@@ -112,14 +115,19 @@ def _demand(items: Sequence[ItemView], width: int, chart_rows: int) -> Panel:
 
 def _item_title(item: ItemView, width: int) -> Text:
     expected = f"{item.median[0]:,.0f} ({item.low[0]:,.0f}–{item.high[0]:,.0f})"
-    stock = "" if item.available is None else f"  stock {item.available:,.0f}"
-    price = "" if item.price is None else f"  {item.price:,.2f}, changes {_percent(item.p_change, 0)}"
-    right = Text.assemble(
-        (f"{item.observed:,.0f}", f"bold {TODAY}"), (" sold of ", "dim"), (expected, MEDIAN), (stock + price, "dim")
-    )
+    more = [] if item.available is None else [f"  stock {item.available:,.0f}"]
+    if item.price is not None:
+        more += [f"  {item.price:,.2f}", f", changes {_percent(item.p_change, 0)}"]
+
+    def right() -> Text:
+        sold = (f"{item.observed:,.0f}", f"bold {TODAY}"), (" sold of ", "dim"), (expected, MEDIAN)
+        return Text.assemble(*sold, ("".join(more), "dim"))
+
     title = Text(item.title, style="bold")
-    title.truncate(max(8, width - right.cell_len - 2), overflow="ellipsis")
-    line = Text.assemble(title, " " * max(2, width - title.cell_len - right.cell_len), right)
+    while more and width - right().cell_len - 2 < min(title.cell_len, TITLE_COLUMNS):
+        more.pop()  # a name is worth more than the rest
+    title.truncate(max(8, width - right().cell_len - 2), overflow="ellipsis")
+    line = Text.assemble(title, " " * max(2, width - title.cell_len - right().cell_len), right())
     line.no_wrap, line.overflow = True, "ellipsis"
     return line
 
