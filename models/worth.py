@@ -71,8 +71,23 @@ def _without_attribute(name: str, batch: ForecastBatch) -> ForecastBatch:
     return replace(batch, attributes={**batch.attributes, name: np.full_like(batch.attributes[name], -1)})
 
 
-class _Blanked:
-    """A forecaster that is not told one input."""
+class Blanked:
+    """A forecaster that is not told one input.
+
+    Parameters
+    ----------
+    forecaster
+        Who answers.
+    blank
+        Takes the input out of a batch.
+
+    Examples
+    --------
+    >>> from models.baseline import SeasonalWindow
+    >>> from tests.batches import batch_of
+    >>> Blanked(SeasonalWindow(), _without_history).forecast(batch_of([[9.0] * 35 + [1.0] * 28])).mean[0, 0].item()
+    1.0
+    """
 
     def __init__(self, forecaster: Forecaster, blank: Blank) -> None:
         self.name, self.channels = forecaster.name, forecaster.channels
@@ -106,7 +121,7 @@ def inputs_worth(judge: Judge, forecaster: Forecaster) -> Iterator[InputWorth]:
     with_all = float(judge.tally.in_all().wql)
     for name, blank in blanks(judge.task).items():
         without = Judge(judge.task)
-        for part, answer in answers(judge.task, _Blanked(forecaster, blank)):
+        for part, answer in answers(judge.task, Blanked(forecaster, blank)):
             without.watch(part, answer)
         wql = float(without.tally.in_all().wql)
         yield InputWorth(name, wql, wql - with_all)

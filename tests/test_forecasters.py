@@ -17,6 +17,7 @@ from models.model_folder import read_model
 from models.named import PRETRAINED, SHIPPED, forecaster_named
 from models.refit import Refitted
 from models.serving import EncoderForecaster
+from models.worth import Blanked
 from tests.batches import batch_of, shop
 
 FORECASTERS: list[Forecaster] = [
@@ -24,6 +25,7 @@ FORECASTERS: list[Forecaster] = [
     forecaster_named(PRETRAINED, SHIPPED),
     EncoderForecaster(read_model(SHIPPED).encoders(), "encoder"),
     Refitted({19_000: SeasonalWindow(), 19_000 * 24: SeasonalWindow()}, "refitted"),  # days and hours of `batch_of`
+    Blanked(SeasonalWindow(), lambda batch: replace(batch, weeks=None)),
 ]
 
 every = pytest.mark.parametrize("forecaster", FORECASTERS, ids=lambda one: str(one.name))
