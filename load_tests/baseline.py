@@ -50,7 +50,7 @@ def main() -> None:
 
 def run(series: int, context: int, horizon: int, repeats: int) -> dict[str, int]:
     """Give series per CPU second of each case."""
-    full, gappy = _shop(series, context, horizon), _with_gaps(_shop(series, context, horizon))
+    full, gappy = shop(series, context, horizon), _with_gaps(shop(series, context, horizon))
     pooled = replace(gappy, pool=pool_of(gappy, 50))
     series_only = replace(gappy, future_open=gappy.future_open[:, :0])
     baseline = SeasonalWindow()
@@ -78,7 +78,8 @@ def _seconds(work: Callable[[], object], repeats: int) -> float:
     return statistics.median(spent)
 
 
-def _shop(rows: int, buckets: int, horizon: int) -> ForecastBatch:
+def shop(rows: int, buckets: int, horizon: int) -> ForecastBatch:
+    """Series of all sizes with full histories, as a batch for a forecaster."""
     random = np.random.default_rng(20100412)
     level = random.gamma(0.7, 5, (rows, 1))
     return ForecastBatch(

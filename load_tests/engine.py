@@ -177,6 +177,7 @@ def fill(series: int, days: int) -> None:
         "positions": engine.positions.row_bytes,
         "replenishment": engine.replenishment.row_bytes,
         "lines": engine.prices.lines.row_bytes,
+        "runs": engine.price_forecasts.row_bytes,
         "listed": engine.listed.row_bytes,
         "rates": engine.refresh.table.row_bytes,
         "facts": engine.buckets.series.row_bytes,

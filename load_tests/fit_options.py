@@ -16,8 +16,9 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +68,21 @@ def main() -> None:
     if unknown := [name for name in chosen if name not in VARIANTS]:
         parser.error(f"{unknown[0]!r} is none of {', '.join(VARIANTS)}")
     torch.set_num_threads(1)
+    tell(chain.from_iterable(measured(folder, chosen, options.seeds, options.steps) for folder in options.tasks),
+         line, as_json=options.json)  # fmt: skip
+
+
+def tell(found: Iterable[dict[str, Any]], line: Callable[[dict[str, Any]], str], *, as_json: bool) -> None:
+    """Print figures as lines, each when it is there, or all as one JSON document; a wrong task ends in a sentence."""
     figures = []
     try:
-        for folder in options.tasks:
-            for one in measured(folder, chosen, options.seeds, options.steps):
-                figures.append(one)
-                if not options.json:
-                    print(line(one), flush=True)
+        for one in found:
+            figures.append(one)
+            if not as_json:
+                print(line(one), flush=True)
     except TaskError as error:
         sys.exit(f"{error}")
-    if options.json:
+    if as_json:
         print(json.dumps(figures))
 
 

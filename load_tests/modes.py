@@ -13,16 +13,16 @@ In: task folders (`models.task`). Out: a table, or JSON. Must not know: anything
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from load_tests.fit_options import tell
 from models.encoder import Encoder
 from models.finetune import finetune
 from models.forecast import Forecaster
@@ -30,7 +30,7 @@ from models.judge import judged
 from models.named import PRETRAINED, SHIPPED, forecaster_named
 from models.recipe import Mode, Recipe
 from models.serving import EncoderForecaster
-from models.task import Task, TaskError, read_task
+from models.task import Task, read_task
 
 MODES: tuple[Mode, ...] = ("head", "lora", "full")
 
@@ -83,17 +83,8 @@ def main() -> None:
     chosen = options.modes.split(",")
     if unknown := [mode for mode in chosen if mode not in (PRETRAINED, *MODES)]:
         parser.error(f"{unknown[0]!r} is none of {PRETRAINED}, {', '.join(MODES)}")
-    figures = []
-    try:
-        for folder in options.tasks:
-            for one in measured(folder, chosen, options.seeds, options.steps):
-                figures.append(one)
-                if not options.json:
-                    print(line(one), flush=True)
-    except TaskError as error:
-        sys.exit(f"{error}")
-    if options.json:
-        print(json.dumps(figures))
+    tell(chain.from_iterable(measured(folder, chosen, options.seeds, options.steps) for folder in options.tasks),
+         line, as_json=options.json)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Series per second of the encoder as it serves: histories with covariates in, quantiles and sums out.
 
-    python -m load_tests.serving [--model NAME] [--rows N] [--horizon H] [--seconds S] [--json]
+    python -m load_tests.serving [--model FOLDER] [--rows N] [--horizon H] [--seconds S] [--json]
 
 Every figure counts all of an answer: the columns made of a batch, the passes of the net, the quantiles of sums, and on
 CUDA the transfers. A series has 84 days of history with prices and promotions, of which the horizon is known too, named
@@ -25,12 +25,14 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from load_tests.baseline import shop
 from models.baseline import SeasonalWindow
 from models.forecast import ForecastBatch, Forecaster
 from models.model_folder import read_model
@@ -42,26 +44,17 @@ CONTEXT, WEEKS = 84, 104
 GOAL_PER_S = 10_000
 
 
-def shop(rows: int, horizon: int, seed: int = 1) -> ForecastBatch:
-    """Series of all sizes, most of them with covariates throughout."""
-    random = np.random.default_rng(seed)
-    level = random.gamma(0.7, 5, (rows, 1))
-    promo = (random.random((rows, CONTEXT + horizon)) < 0.1).astype(np.float32)
+def covered(rows: int, horizon: int) -> ForecastBatch:
+    """Series of all sizes with covariates throughout."""
+    random, whole = np.random.default_rng(1), (rows, CONTEXT + horizon)
+    promo = (random.random(whole) < 0.1).astype(np.float32)
     price = np.float32(9.5) * np.where(promo > 0, np.float32(0.8), np.float32(1))
-    holiday = np.broadcast_to(np.arange(CONTEXT + horizon) % 45 == 0, promo.shape).astype(np.float32)
-    return ForecastBatch(
-        demand=random.poisson(level * (1 + promo[:, :CONTEXT])).astype(np.float32),
-        is_open=np.ones((rows, CONTEXT), bool),
-        future_open=np.ones((rows, horizon), bool),
-        observed=np.zeros(rows, np.float32),
-        elapsed=np.zeros(rows, np.float32),
-        day=np.full(rows, 15_000),
-        hour=np.zeros(rows, np.int64),
-        season=7,
-        group=np.full(rows, -1, np.int32),
+    holiday = np.broadcast_to(np.arange(whole[1]) % 45 == 0, whole).astype(np.float32)
+    return replace(
+        shop(rows, CONTEXT, horizon),
         channels={"price": price[:, :CONTEXT]},
         known={"promo": promo, "price": price, "holiday": holiday},
-        weeks=random.poisson(level * 7, (rows, WEEKS)).astype(np.float32),
+        weeks=random.poisson(random.gamma(0.7, 35, (rows, 1)), (rows, WEEKS)).astype(np.float32),
     )
 
 
@@ -85,7 +78,7 @@ def per_s(forecaster: Forecaster, batch: ForecastBatch, seconds: float, clock: C
 
 def _on_a_core(told: tuple[Path, int, int, float]) -> int:
     folder, rows, horizon, seconds = told
-    return per_s(encoder(folder), shop(rows, horizon), seconds, time.perf_counter)
+    return per_s(encoder(folder), covered(rows, horizon), seconds, time.perf_counter)
 
 
 def on_all_cores(folder: Path, rows: int, horizon: int, seconds: float) -> int:
@@ -108,11 +101,11 @@ def compiled(net: Any) -> Any:
 
 def measured(folder: Path, rows: int, horizon: int, seconds: float) -> dict[str, int | str]:
     """Series per second by case; a sentence where a case is not to be had."""
-    batch, cpu = shop(rows, horizon), time.process_time
+    batch, cpu = covered(rows, horizon), time.process_time
     plain = encoder(folder)
     found: dict[str, int | str] = {"baseline, one process": per_s(SeasonalWindow(), batch, seconds, cpu)}
     for count in sorted({min(count, rows) for count in ROWS} | {rows}):
-        found[f"encoder, {count} rows a call"] = per_s(plain, shop(count, horizon), seconds, cpu)
+        found[f"encoder, {count} rows a call"] = per_s(plain, covered(count, horizon), seconds, cpu)
     found[f"encoder, {os.cpu_count()} processes at once"] = on_all_cores(folder, rows, horizon, seconds)
     for name, change in (("int8", int8), ("torch.compile", compiled)):
         try:

@@ -95,8 +95,8 @@ def _phase(frame: Frame) -> Text:
 
 # -- demand and the forecast fan
 
-TITLE_COLUMNS = 20
-"""Of an item's name, before anything beside it is left out."""
+TITLE_COLUMNS = 21
+"""Of an item's name, the mark of its cut included, before anything beside it is left out."""
 
 
 def _demand(items: Sequence[ItemView], width: int, chart_rows: int) -> Panel:

@@ -197,8 +197,8 @@ def test_a_picture_shows_what_the_frame_holds(frame: Frame) -> None:
     text = "\n".join(plain(frame, 160, 50))
     narrow = "\n".join(plain(frame, 128, 50))
     for item in frame.items:
-        assert item.title[:19] in text
-        assert item.title[:19] in narrow  # where there is no room for both, a name comes before a price
+        assert item.title[:20] in text
+        assert item.title[:20] in narrow  # where there is no room for both, a name comes before a price
         assert f"{item.price:,.2f}, changes " in text
     assert f"{frame.events:,} events" in text
     assert f"{frame.triggers_open} open" in text
