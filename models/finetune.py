@@ -26,13 +26,12 @@ import numpy as np
 import torch
 from transformers.utils.logging import disable_progress_bar
 
+from models.crew import Choice, Net, crew_of
 from models.encoder import Encoder, EncoderConfig, load
 from models.forecast import LEVELS, Forecaster
-from models.named import SHIPPED
 from models.panel import I64, Panel
 from models.recipe import Keeping, Recipe
 from models.serving import EncoderForecaster
-from models.start import config_of
 from models.task import TaskError, read_task
 from models.train import fit, held_back, origins
 
@@ -47,26 +46,6 @@ LOOK_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """What a net of a crew is: whether it moves anchors, and whether it begins from the weights that ship."""
-
-    anchored: bool
-    begun: bool
-
-
-KINDS = (Kind(anchored=True, begun=False), Kind(anchored=False, begun=False), Kind(anchored=True, begun=True))
-"""Nets are of these kinds in turn: nets that err apart are worth more together than nets that differ by seed alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One candidate of the validation, and its weighted quantile loss there."""
-
-    dates: bool
-    wql: float
-
-
-@dataclass(frozen=True, slots=True)
 class Finetuned:
     """What came of a task.
 
@@ -75,14 +54,14 @@ class Finetuned:
     folders
         Of the nets.
     choices
-        Candidates that were compared; empty where there was too little to compare, or nothing to choose.
-    starts
-        Folder of the encoder that each net began from, None for nothing.
+        Candidates that were compared, or were given; empty where there was too little to compare, or nothing to choose.
+    nets
+        What each is, and where it began.
     """
 
     folders: list[Path]
     choices: list[Choice]
-    starts: list[Path | None]
+    nets: list[Net]
 
     def forecaster(self, name: str) -> EncoderForecaster:
         """All nets as one forecaster."""
@@ -95,8 +74,7 @@ class _Job:
 
     task_dir: Path
     last: int
-    config: dict[str, Any]
-    start: Path | None
+    net: Net
     recipe: Recipe
     keeping: Keeping
 
@@ -113,7 +91,7 @@ def finetune(
     in_turn: bool = True,
     keeping: Keeping | None = None,
     last: int | None = None,
-    dates: bool | None = None,
+    choices: Sequence[Choice] | None = None,
 ) -> Finetuned:
     """Fit nets to what lies at or before the first cutoff of a task, or another column.
 
@@ -131,13 +109,14 @@ def finetune(
         Folder of an encoder that every net begins from. In mode ``full`` covariates and dates are those of the task and
         of the validation, in the others those of the encoder.
     in_turn
-        Without a start, nets are of `KINDS` in turn; if False, all are of the first, which begins from nothing.
+        Without a start, nets are of the kinds of `models.crew.Crew.nets`; if False, all are of the first, which begins
+        from nothing.
     keeping
         Folders of checkpoints and logs, in which each fit has one of its own.
     last
         Column after which nothing is read, if not the first cutoff.
-    dates
-        Whether dates are read, where it was chosen before: nothing is then validated.
+    choices
+        Of a former fit, which then hold for this one: nothing is validated.
 
     Raises
     ------
@@ -152,54 +131,30 @@ def finetune(
     seen = held_back(panel, last)
     if (found := len(origins(panel, last))) < LEAST_WINDOWS:
         raise TaskError(f"{task_dir}: {found} windows before the cutoff; fine-tuning needs {LEAST_WINDOWS}")
-    config = _config(panel, last, recipe, start)
-    if dates is not None:
-        config["dates"] = dates
-    open_choice = recipe.mode == "full" and dates is None
-    compared = (False, True) if open_choice and len(origins(panel, seen)) >= LEAST_WINDOWS else ()
-    with _Crew(processes, recipe.steps * (len(compared) + seeds), progress) as crew:
+    crew = crew_of(panel, last, recipe, start, in_turn=in_turn)
+    enough = choices is None and len(origins(panel, seen)) >= LEAST_WINDOWS
+    tried = crew.candidates(seeds) if enough else []
+    with _Processes(processes, recipe.steps * (len(tried) + seeds), progress) as processing:
         jobs = [
-            _Job(task_dir, seen, {**config, "dates": dates}, start, recipe, keeping.of(f"trial-{n}"))
-            for n, dates in enumerate(compared)
+            _Job(task_dir, seen, net, replace(recipe, mode=net.mode), keeping.of(f"trial-{n}"))
+            for n, net in enumerate(tried)
         ]
-        losses = crew.results([crew.pool.submit(_trial, job, last) for job in jobs])
-        choices = [Choice(dates, wql) for dates, wql in zip(compared, losses, strict=True)]
-        if choices:
-            config["dates"] = min(choices, key=lambda one: one.wql).dates
-        folders = [out / str(number) for number in range(seeds)]
-        kinds = [_of_kind(n if in_turn else 0, config, start) for n in range(seeds)]
+        losses = processing.results([processing.pool.submit(_trial, job, last) for job in jobs])
+        if choices is None:
+            choices = [Choice(net.mode, net.config["dates"], wql) for net, wql in zip(tried, losses, strict=True)]
+        nets, folders = crew.nets(seeds, choices), [out / str(number) for number in range(seeds)]
         jobs = [
-            _Job(task_dir, last, *kind, replace(recipe, seed=recipe.seed + n), keeping.of(str(n)))
-            for n, kind in enumerate(kinds)
+            _Job(task_dir, last, net, replace(recipe, mode=net.mode, seed=recipe.seed + n), keeping.of(str(n)))
+            for n, net in enumerate(nets)
         ]
-        crew.results([crew.pool.submit(_keep, job, folder) for job, folder in zip(jobs, folders, strict=True)])
+        pairs = zip(jobs, folders, strict=True)
+        processing.results([processing.pool.submit(_keep, job, folder) for job, folder in pairs])
     if progress is not None:
         progress(1.0)  # a fit that was over before, or that stopped early, tells of fewer steps
-    return Finetuned(folders, choices, [begun for _, begun in kinds])
+    return Finetuned(folders, list(choices), nets)
 
 
-def _config(panel: Panel, last: int, recipe: Recipe, start: Path | None) -> dict[str, Any]:
-    """What the nets are made of, as far as no validation chooses it."""
-    own = {"covariates": panel.covariates, "codes": panel.codes(last), "attributes": panel.kinds}
-    if start is None:
-        return own
-    given = config_of(start)
-    names = ["hidden", "blocks", "dropout", "feature_dropout", "anchored", "dates"]
-    if recipe.mode == "full":
-        return {**own, **{name: getattr(given, name) for name in names}}
-    names += ["codes", "attributes"]
-    return {"covariates": tuple(given.covariates), **{name: getattr(given, name) for name in names}}
-
-
-def _of_kind(number: int, config: dict[str, Any], start: Path | None) -> tuple[dict[str, Any], Path | None]:
-    """What a net of a crew is made of, and where it begins."""
-    if start is not None:
-        return config, start
-    kind = KINDS[number % len(KINDS)]
-    return {**config, "anchored": kind.anchored}, SHIPPED if kind.begun else None
-
-
-class _Crew:
+class _Processes:
     """Processes that fit nets, and tell how far they are."""
 
     def __init__(self, processes: int | None, steps: int, progress: Callable[[float], None] | None) -> None:
@@ -210,7 +165,7 @@ class _Crew:
         count = processes or os.cpu_count() or 1
         self.pool = ProcessPoolExecutor(count, mp_context=spawn, initializer=_begin, initargs=(self._told,))
 
-    def __enter__(self) -> _Crew:
+    def __enter__(self) -> _Processes:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -234,7 +189,7 @@ class _Crew:
         return [future.result() for future in futures]
 
 
-_told: Any = None  # of a process of the crew: where it tells how far it is
+_told: Any = None  # of such a process: where it tells how far it is
 
 
 def _begin(told: Any) -> None:
@@ -263,8 +218,8 @@ def _fitted(job: _Job) -> tuple[Panel, Encoder]:
         _told.put(step - done)  # of a run that goes on, the first step brings those before it
         done = step
 
-    config = EncoderConfig(**job.config)
-    return panel, fit(panel, job.last, config, job.recipe, tell, start=job.start, keeping=job.keeping)
+    config = EncoderConfig(**job.net.config)
+    return panel, fit(panel, job.last, config, job.recipe, tell, start=job.net.start, keeping=job.keeping)
 
 
 def _keep(job: _Job, folder: Path) -> float:

@@ -17,11 +17,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from models.model_folder import CARD, WEIGHTS, Card, read_model
+
+if TYPE_CHECKING:
+    from models.crew import Net
 
 TASK_FILES = ("panel.parquet", "static.parquet", "task.json")
 
@@ -39,7 +42,7 @@ def write_card(
     out: Path,
     task_dir: Path | None,
     choices: Sequence[Mapping[str, Any]],
-    starts: Sequence[Path | None] = (),
+    nets: Sequence[Net],
     events: Sequence[str] = (),
 ) -> str:
     """Write the card of the nets in a folder; the published name of the model comes back.
@@ -54,8 +57,8 @@ def write_card(
         What they were fitted to; None: made-up shops.
     choices
         What was compared by validation, each with its `wql`.
-    starts
-        Folder of the encoder that each net began from, None for nothing.
+    nets
+        What each is, and where it began.
     events
         Files that the task was made of, if it was.
 
@@ -66,21 +69,20 @@ def write_card(
     """
     from models.encoder import load
 
-    nets = sorted((path for path in out.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
-    net = load(nets[0])
+    folders = sorted((path for path in out.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+    first = load(folders[0])
     made = _of_made_up_shops() if task_dir is None else _of_task(task_dir, events)
     given = {name: _said(value) for name, value in context.params.items() if name not in _NOT_RECIPE}
     recipe = {**made.pop("recipe"), **{name: value for name, value in given.items() if value is not None}}
-    best = min(choices, key=lambda one: one["wql"], default={})
-    recipe |= {name: value for name, value in best.items() if name != "wql"}
-    recipe |= {"dates": bool(net.config.dates), "start": ", ".join(map(_start, starts)) or None}
-    recipe |= {"parameters_of_a_net": sum(values.numel() for values in net.parameters()), **_made_with(context)}
+    recipe |= {"mode": ", ".join(net.mode for net in nets), "start": ", ".join(_start(net.start) for net in nets)}
+    recipe |= {"dates": bool(first.config.dates)}
+    recipe |= {"parameters_of_a_net": sum(values.numel() for values in first.parameters()), **_made_with(context)}
     card = Card(
         **made,
         created_ms=time.time_ns() // 1_000_000,
-        covariates=tuple(net.config.covariates),
+        covariates=tuple(first.config.covariates),
         recipe=recipe,
-        seeds=tuple(int(recipe["seed"]) + n for n in range(len(nets))),
+        seeds=tuple(int(recipe["seed"]) + n for n in range(len(folders))),
         commit=commit(),
         scores=dict(_scores(choices)),
     )

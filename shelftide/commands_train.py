@@ -121,13 +121,13 @@ def train(
 
     with whole_folder(out) as part:
         if not sources:
-            pretrain_net(part, fitting, figures)
-            figures["model"] = write_card(context, part, None, figures["choices"], [None])
+            nets = [pretrain_net(part, fitting, figures)]
+            figures["model"] = write_card(context, part, None, figures["choices"], nets)
         else:
             with fit_source(sources, context.params) as source:
                 figures |= {"events": dict(source.counts)} if source.counts else {}
-                starts = fit_nets(source.folder, part, fitting, figures, source.what).starts
-                figures["model"] = write_card(context, part, source.folder, figures["choices"], starts, source.events)
+                nets = fit_nets(source.folder, part, fitting, figures, source.what).nets
+                figures["model"] = write_card(context, part, source.folder, figures["choices"], nets, source.events)
     if add:
         figures["added"] = added(out, registry)
     if json:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from shelftide.report import sharing
 
 if TYPE_CHECKING:
+    from models.crew import Net
     from models.finetune import Finetuned
     from models.forecast import Forecaster
     from models.task import Task
@@ -36,7 +37,7 @@ def fit_nets(task_dir: Path, out: Path, fitting: Fitting, figures: dict[str, Any
             keeping=fitting.keeping,
         )
     figures["fit_s"] = round(time.perf_counter() - started_s, 1)
-    figures["choices"] = [{"dates": one.dates, "wql": round(one.wql, 5)} for one in fitted.choices]
+    figures["choices"] = [{"mode": one.mode, "dates": one.dates, "wql": round(one.wql, 5)} for one in fitted.choices]
     return fitted
 
 
@@ -50,13 +51,12 @@ def refit_nets(task: Task, task_dir: Path, out: Path, fitting: Fitting, figures:
     cutoffs, started_s = sorted(set(task.cutoff.tolist())), time.perf_counter()
     answering: dict[int, Forecaster] = {}
     fitted = fit_nets(task_dir, out / "0", fitting, figures)
-    dates = None if fitting.recipe.mode != "full" else bool(load(fitted.folders[0]).config.dates)
     with sharing(f"fitting anew at {len(cutoffs) - 1} further cutoffs") as progress:
         for number, last in enumerate(cutoffs):
             if number:
                 fitted = finetune(
                     task_dir, out / str(number), seeds=fitting.seeds, recipe=fitting.recipe, start=fitting.start,
-                    in_turn=fitting.in_turn, last=last, dates=dates,
+                    in_turn=fitting.in_turn, last=last, choices=fitted.choices,
                 )  # fmt: skip
             nets = [load(folder) for folder in fitted.folders]
             answering[task.first_bucket + last + 1] = EncoderForecaster(nets, f"refitted-{fitting.seeds}")
@@ -65,8 +65,9 @@ def refit_nets(task: Task, task_dir: Path, out: Path, fitting: Fitting, figures:
     return Refitted(answering, f"refitted-{fitting.seeds}")
 
 
-def pretrain_net(out: Path, fitting: Fitting, figures: dict[str, Any]) -> None:
+def pretrain_net(out: Path, fitting: Fitting, figures: dict[str, Any]) -> Net:
     """Fit a net to made-up shops, and write it."""
+    from models.crew import Net
     from models.pretrain import pretrain
 
     recipe, started_s = fitting.recipe, time.perf_counter()
@@ -74,6 +75,7 @@ def pretrain_net(out: Path, fitting: Fitting, figures: dict[str, Any]) -> None:
         model = pretrain(recipe, progress=lambda done: progress(done / recipe.steps), keeping=fitting.keeping)
     model.save_pretrained(out / "0")
     figures |= {"fit_s": round(time.perf_counter() - started_s, 1), "choices": []}
+    return Net({}, None, recipe.mode)
 
 
 def fit_rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
@@ -83,6 +85,6 @@ def fit_rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [("seconds of fitting", f"{figures['fit_s']:.1f}")]
     rows += [("fitted anew", f"at each of {figures['fits']} cutoffs")] if "fits" in figures else []
     return rows + [
-        (f"  validation {'with' if one['dates'] else 'without'} dates", f"WQL {one['wql']:.4f}")
+        (f"  validation, {one['mode']}, {'with' if one['dates'] else 'without'} dates", f"WQL {one['wql']:.4f}")
         for one in figures["choices"]
     ]

@@ -16,6 +16,7 @@ import pytest
 import typer.main
 from typer.core import TyperGroup
 
+from models.crew import Net
 from models.encoder import load
 from models.model_folder import CARD, Card, read_model
 from models.named import SHIPPED
@@ -191,24 +192,27 @@ def test_the_card_of_a_task_says_what_was_fitted_to_what_and_how(tmp_path: Path)
     task, out = write_task(tmp_path / "Tea shop"), tmp_path / "nets"
     for seed in (1, 2):
         net(out / str(seed - 1), seed=seed)
-    choices = [{"dates": False, "wql": 0.2}, {"dates": True, "wql": 0.3}]
+    choices = [{"mode": "full", "dates": False, "wql": 0.2}, {"mode": "lora", "dates": True, "wql": 0.3}]
+    nets = [Net({}, None, "full"), Net({}, SHIPPED, "lora")]
     told_ = context(str(task), "--steps", "2", "--seeds", "2", "--out", str(out), "--add")
-    assert write_card(told_, out, task, choices, [None, SHIPPED]) == read_model(out).name
+    assert write_card(told_, out, task, choices, nets) == read_model(out).name
     card = read_model(out).card
-    assert card.recipe["start"] == f"nothing, {read_model(SHIPPED).name}"
+    assert (card.recipe["start"], card.recipe["mode"]) == (f"nothing, {read_model(SHIPPED).name}", "full, lora")
     assert (card.name, card.horizon, card.covariates, card.seeds) == ("tea-shop", 7, ("promo",), (1, 2))
     sums = subprocess.run(["sha256sum", "panel.parquet", "task.json"], cwd=task, capture_output=True, check=True)
     assert all(line.split()[0] in card.data for line in sums.stdout.decode().splitlines())
     assert card.recipe["command"] == shlex.join(["shelftide", "train", str(task), "--seeds", "2", "--steps", "2"])
     assert (card.recipe["steps"], card.recipe["dates"], card.recipe["rate"]) == (2, False, Recipe().rate)
     assert card.recipe["parameters_of_a_net"] == sum(value.numel() for value in load(out / "0").parameters())
-    assert card.scores == {"validation wql, dates false": 0.2, "validation wql, dates true": 0.3}
+    assert card.scores == {"validation wql, mode full, dates false": 0.2, "validation wql, mode lora, dates true": 0.3}
     assert card.commit == commit()
 
 
 def test_the_card_of_made_up_shops_says_which_they_were(tmp_path: Path) -> None:
     net(tmp_path / "nets" / "0")
-    write_card(context("--pretrain", "--steps", "1", "--out", "nets"), tmp_path / "nets", None, [])
+    write_card(
+        context("--pretrain", "--steps", "1", "--out", "nets"), tmp_path / "nets", None, [], [Net({}, None, "full")]
+    )
     card, shipped = read_model(tmp_path / "nets").card, read_model(SHIPPED).card
     assert (card.name, card.data, card.seeds, card.scores) == (shipped.name, shipped.data, shipped.seeds, {})
     assert card.recipe["command"] == "shelftide train --pretrain --steps 1"

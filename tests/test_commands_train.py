@@ -87,7 +87,7 @@ def test_a_part_of_a_net_that_was_fitted_learns_and_cards_say_what_each_began_fr
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == set(HEADS)
     told, card = read_model(one).card.recipe, read_model(two).card
-    assert (told["start"], told["mode"], told["masking"]) == ("nothing, nothing", "full", 0.0)
+    assert (told["start"], told["mode"], told["masking"]) == ("nothing, nothing", "full, full", 0.0)
     assert str(card.recipe["start"]).startswith("sha256:")
     assert (card.recipe["mode"], card.recipe["masking"], card.seeds) == ("head", 0.5, (4,))
 

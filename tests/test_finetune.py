@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import polars as pl
 import pytest
 import torch
 
+from models.crew import NEAR, Choice, crew_of
 from models.encoder import Encoder, EncoderConfig, load
 from models.finetune import finetune, weighted_quantile_loss
 from models.named import SHIPPED
 from models.panel import Panel
-from models.recipe import Recipe
+from models.recipe import Mode, Recipe
 from models.serving import EncoderForecaster
+from models.start import ADAPTED
 from models.task import TaskError, read_task
 from shelftide.cli import run
 
@@ -59,7 +62,7 @@ def test_it_reads_nothing_behind_the_first_cutoff_and_says_what_it_chose(tmp_pat
     other = finetune(write_task(tmp_path / "b", after=1e6), tmp_path / "y", recipe=SHORT, processes=1)
     assert weights(plain.folders) == weights(other.folders)
     assert plain.choices == other.choices
-    assert [one.dates for one in plain.choices] == [False, True]
+    assert [(one.mode, one.dates) for one in plain.choices] == [("full", False), ("full", True)]
     best = min(plain.choices, key=lambda one: one.wql)
     config = load(plain.folders[0]).config
     assert (config.dates, config.covariates) == (best.dates, ["promo"])
@@ -69,11 +72,41 @@ def test_it_reads_nothing_behind_the_first_cutoff_and_says_what_it_chose(tmp_pat
 
 def test_nets_of_a_crew_are_of_all_kinds(tmp_path: Path) -> None:
     task = write_task(tmp_path / "a")
-    crew = finetune(task, tmp_path / "x", seeds=3, recipe=SHORT)
+    choices = [Choice("full", False, 0.5), Choice("full", True, 0.4), Choice("lora", True, 0.41)]
+    crew = finetune(task, tmp_path / "x", seeds=3, recipe=SHORT, choices=choices)
     assert [load(folder).config.anchored for folder in crew.folders] == [True, False, True]
+    assert [load(folder).config.dates for folder in crew.folders] == [True] * 3
     begun, shipped = load(crew.folders[2]), load(SHIPPED)
     assert torch.equal(begun.series_mean, shipped.series_mean)
     assert not torch.equal(load(crew.folders[0]).series_mean, shipped.series_mean)
+    assert [net.start for net in crew.nets] == [None, None, SHIPPED]
+
+
+def test_adapters_alone_learn_in_the_third_net_where_they_were_near_the_best(tmp_path: Path) -> None:
+    task = write_task(tmp_path / "a")
+    choices = [Choice("full", False, 0.5), Choice("full", True, 0.6), Choice("lora", True, 0.5 * NEAR)]
+    crew = finetune(task, tmp_path / "x", seeds=4, recipe=SHORT, choices=choices)
+    assert [net.mode for net in crew.nets] == ["full", "full", "lora", "full"]
+    assert crew.choices == choices
+    adapted, shipped = load(crew.folders[2]), load(SHIPPED)
+    assert adapted.config.covariates == shipped.config.covariates != load(crew.folders[0]).config.covariates
+    before, after = shipped.state_dict(), adapted.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.split(".")[-2] in ADAPTED for name in changed)
+
+
+def test_adapters_are_tried_only_where_there_are_nets_of_all_kinds(tmp_path: Path) -> None:
+    panel = Panel(read_task(write_task(tmp_path / "a")))
+    cases: list[tuple[int, Mode, Path | None, bool]] = [
+        (2, "full", None, True), (3, "full", None, True), (3, "full", None, False), (3, "full", SHIPPED, True),
+        (3, "lora", SHIPPED, False),
+    ]  # fmt: skip
+    tried = [
+        [net.mode for net in crew_of(panel, 150, replace(SHORT, mode=mode), start, in_turn=in_turn).candidates(seeds)]
+        for seeds, mode, start, in_turn in cases
+    ]
+    assert tried == [["full"] * 2, ["full", "full", "lora"], ["full"] * 2, ["full"] * 2, []]
 
 
 def test_too_little_to_learn_from_is_told_in_a_sentence(tmp_path: Path) -> None:
