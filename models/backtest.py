@@ -9,7 +9,7 @@ its cutoff but known columns, so that changing the future changes no byte of the
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +29,9 @@ BATCH_ROWS = 4096
 Watch = Callable[[slice, Forecast], None]
 """Is told of each answer as it is given: which windows of the task it answers, in their order, and the answer."""
 
+Said = Iterable[tuple[slice, Forecast]]
+"""Answers, each with the windows of the task that it answers, in their order."""
+
 
 def backtest(folder: Path, forecaster: Forecaster, *, cumulative: bool = False) -> pl.DataFrame:
     """Forecast every window of a task; `write_backtest` does the same within bounded memory.
@@ -46,7 +49,13 @@ def backtest(folder: Path, forecaster: Forecaster, *, cumulative: bool = False) 
 
 
 def write_backtest(
-    task: Task | Path, forecaster: Forecaster, out: Path, *, cumulative: bool = False, watch: Watch | None = None
+    task: Task | Path,
+    forecaster: Forecaster,
+    out: Path,
+    *,
+    cumulative: bool = False,
+    watch: Watch | None = None,
+    said: Said | None = None,
 ) -> int:
     """Forecast every window of a task into a Parquet file; the file appears when it is complete.
 
@@ -56,6 +65,8 @@ def write_backtest(
         As read, or its folder.
     watch
         Told of each answer.
+    said
+        Answers to lay out instead of the forecaster's own.
 
     Returns
     -------
@@ -73,7 +84,7 @@ def write_backtest(
     with tempfile.TemporaryDirectory(prefix=".backtest-", dir=out.parent) as parts:
         rows = 0
         try:
-            for number, frame in enumerate(frames(task, forecaster, cumulative=cumulative, watch=watch)):
+            for number, frame in enumerate(frames(task, forecaster, cumulative=cumulative, watch=watch, said=said)):
                 frame.write_parquet(Path(parts) / f"{number:08d}.parquet")
                 rows += len(frame)
             whole = Path(parts) / "whole"
@@ -85,7 +96,12 @@ def write_backtest(
 
 
 def frames(
-    task: Task, forecaster: Forecaster, *, cumulative: bool = False, watch: Watch | None = None
+    task: Task,
+    forecaster: Forecaster,
+    *,
+    cumulative: bool = False,
+    watch: Watch | None = None,
+    said: Said | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Forecast a task piece by piece, in the order of cutoff, series, step.
 
@@ -98,7 +114,7 @@ def frames(
     if unknown:
         levels = ", ".join(f"{level:g}" for level in LEVELS)
         raise TaskError(f"task.json: level {unknown[0]:g} is not forecast; the levels are {levels}")
-    for part, answer in answers(task, forecaster):
+    for part, answer in answers(task, forecaster) if said is None else said:
         yield _frame(task, task.series[part], task.cutoff[part], answer, cumulative)
         if watch is not None:
             watch(part, answer)
@@ -113,7 +129,7 @@ def answers(task: Task, forecaster: Forecaster) -> Iterator[tuple[slice, Forecas
     lender = Lender(panel)
     starts = np.flatnonzero(np.diff(task.cutoff, prepend=-1)).tolist()
     for start, stop in zip(starts, [*starts[1:], len(task.cutoff)], strict=True):
-        day = _day(panel, lender, task.series[start:stop], task.cutoff[start:stop])
+        day = day_of(panel, lender, task.series[start:stop], task.cutoff[start:stop])
         for first in range(start, stop, BATCH_ROWS):
             last = min(first + BATCH_ROWS, stop)
             yield slice(first, last), forecaster.forecast(take(day, slice(first - start, last - start)))
@@ -123,12 +139,12 @@ def answer_of(task: Task, forecaster: Forecaster, window: int) -> Forecast:
     """Forecast one window again, as `answers` did; row 0 is the answer."""
     day = np.flatnonzero(task.cutoff == task.cutoff[window])
     panel = Panel(task)
-    batch = _day(panel, Lender(panel), task.series[day], task.cutoff[day])
+    batch = day_of(panel, Lender(panel), task.series[day], task.cutoff[day])
     at = int(np.searchsorted(day, window))
     return forecaster.forecast(take(batch, slice(at, at + 1)))
 
 
-def _day(panel: Panel, lender: Lender, series: npt.NDArray[np.int64], cutoff: npt.NDArray[np.int64]) -> ForecastBatch:
+def day_of(panel: Panel, lender: Lender, series: npt.NDArray[np.int64], cutoff: npt.NDArray[np.int64]) -> ForecastBatch:
     """The windows of one cutoff; the young among them, if there are any, borrow from all series."""
     batch = panel.batch(series, cutoff)
     young = (np.isfinite(batch.demand) & batch.is_open).sum(axis=1) < batch.season

@@ -1,11 +1,8 @@
-"""Forecasts that wait for their truth: quantiles at sampled horizons, met by the actual when it is final.
+"""Published forecasts that wait for their truth: quantiles at sampled horizons, met by the actual when it is final.
 
 In: forecasts as published at a bucket's close; the demand of a bucket once it is final.
-Out: matched pairs of quantiles and actuals, to be scored and learned from.
+Out: matched pairs of quantiles and actuals, to be scored.
 Must not know: the shop, the model. Rule: a forecast meets its actual when the bucket is final, never earlier.
-
-Quantiles are kept as square roots in float16: demand up to 4e9 fits and the relative error stays below 0.2 %. What may
-have been a whole number is read back as one: demand is mostly whole, and ties of the two decide the coverage.
 """
 
 from __future__ import annotations
@@ -18,15 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from models.forecast import LEVELS
+from online.pending import HORIZONS, Pending, packed, unpacked
 from online.scores import SCORE_LEVELS
 
 F32 = npt.NDArray[np.float32]
 Slots = npt.NDArray[np.integer[Any]]
 
-HORIZONS: tuple[int, ...] = (1, 2, 3, 7, 14, 28)
-"""Horizons, in buckets, at which forecasts are kept: five levels of each pending target take 610 bytes a series."""
-
-_PICK = [LEVELS.index(level) for level in SCORE_LEVELS]
+PICK = [LEVELS.index(level) for level in SCORE_LEVELS]
+"""Indices of the levels that are kept: five levels of each pending target take 610 bytes a series."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +32,7 @@ class Matured:
     Attributes
     ----------
     index
-        Index into `HORIZONS`.
+        Index into the horizons.
     quantiles
         As published, float32 (N, levels).
     actual
@@ -52,20 +48,12 @@ class Matured:
 
 
 class Outcomes:
-    """Pending forecasts per slot, in rings indexed by the target bucket.
-
-    A cell holds the square roots shifted by one, so that zero still means "nothing published".
+    """Pending forecasts per slot.
 
     Parameters
     ----------
-    max_series
-        Number of slots.
-    open_buckets
-        Buckets that may be open or closed but not final at once; a target waits through all but the open one.
-    horizons
-        Horizons that are kept, in buckets.
-    block_rows
-        Slots per record.
+    max_series, open_buckets, horizons, block_rows
+        As `online.pending.Pending` has them.
 
     Examples
     --------
@@ -80,15 +68,17 @@ class Outcomes:
         self, max_series: int, open_buckets: int = 3, horizons: tuple[int, ...] = HORIZONS, block_rows: int = 512
     ) -> None:
         self.horizons = horizons
-        self._sizes = [h + open_buckets - 2 for h in horizons]
-        self.cells = [np.zeros((max_series, size, len(_PICK)), np.float16) for size in self._sizes]
-        self._block_rows = block_rows
-        self._written: dict[tuple[int, int], npt.NDArray[np.bool_]] = {}  # horizon and column -> blocks that changed
+        self._pending = Pending("outcomes", max_series, len(PICK), open_buckets, horizons, block_rows)
+
+    @property
+    def cells(self) -> list[npt.NDArray[np.float16]]:
+        """What waits, (slots, targets, levels) per horizon."""
+        return self._pending.cells
 
     @property
     def row_bytes(self) -> int:
         """Bytes that one series takes."""
-        return sum(cell.itemsize * int(np.prod(cell.shape[1:])) for cell in self.cells)
+        return self._pending.row_bytes
 
     def publish(self, slots: Slots, first_bucket: int, quantiles: F32) -> None:
         """Keep the sampled horizons of forecasts published at a close; step 1 is ``first_bucket``.
@@ -102,13 +92,9 @@ class Outcomes:
         quantiles
             As published, float32 (B, H, Q) at the contract's levels.
         """
-        blocks = np.unique(slots // self._block_rows)
         for index, h in enumerate(self.horizons):
             if h <= quantiles.shape[1]:
-                kept = (np.sqrt(quantiles[:, h - 1, _PICK]) + np.float32(1)).astype(np.float16)  # (B, levels)
-                column = (first_bucket + h - 1) % self._sizes[index]
-                self.cells[index][slots, column] = kept
-                self._touch(index, column, blocks)
+                self._pending.put(index, slots, first_bucket + h - 1, packed(quantiles[:, h - 1, PICK]))
 
     def mature(self, slots: Slots, bucket: int, actual: F32) -> Iterator[Matured]:
         """Yield the pairs of a bucket that is final, and free their cells.
@@ -122,50 +108,19 @@ class Outcomes:
         actual
             Its demand, float32 (N,).
         """
-        for index, size in enumerate(self._sizes):
-            column = bucket % size
-            kept = self.cells[index][slots, column].astype(np.float32)  # (N, levels)
-            has = kept[:, 0] != 0
-            if has.any():
-                yield Matured(index, _read(kept[has]), actual[has], slots[has])
-                self.cells[index][slots, column] = 0
-                self._touch(index, column, np.unique(slots[has] // self._block_rows))
+        for index in range(len(self.horizons)):
+            kept, has = self._pending.take(index, slots, bucket)
+            if len(kept):
+                yield Matured(index, unpacked(kept), actual[has], slots[has])
 
     def clear(self, slot: int) -> None:
         """Forget what waits for a slot."""
-        for index, cell in enumerate(self.cells):
-            for column in np.flatnonzero(cell[slot].any(axis=1)).tolist():
-                self._touch(index, column, np.array([slot // self._block_rows]))
-            cell[slot] = 0
-
-    def _touch(self, index: int, column: int, blocks: npt.NDArray[np.integer[Any]]) -> None:
-        changed = self._written.get((index, column))
-        if changed is None:
-            changed = self._written[index, column] = np.zeros(-(-len(self.cells[index]) // self._block_rows), np.bool_)
-        changed[blocks] = True
+        self._pending.clear(slot)
 
     def changes(self, used: int) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield ``(key, payload)`` of what was written since the last call: a block of slots of one target bucket."""
-        for (index, column), changed in self._written.items():
-            for block in np.flatnonzero(changed).tolist():
-                start = block * self._block_rows
-                part = self.cells[index][start : min(start + self._block_rows, used), column]
-                yield f"outcomes/{index}/{column}/{block}", {"start": start, "cells": part.tobytes()}
-        self._written.clear()
+        return self._pending.changes(used)
 
     def restore(self, key: str, payload: dict[str, Any]) -> None:
         """Take over one payload of `changes`."""
-        _, index, column, _ = key.split("/")
-        values = np.frombuffer(payload["cells"], np.float16).reshape(-1, len(_PICK))
-        start = payload["start"]
-        self.cells[int(index)][start : start + len(values), int(column)] = values
-
-
-def _read(cells: F32) -> F32:
-    """Quantiles of cells: squares, or the whole numbers that half precision may have moved them from."""
-    root = cells - np.float32(1)
-    value = np.square(root)
-    whole = np.rint(value)
-    error = 2 * root * cells * np.float32(2**-11)  # half precision rounds a cell by at most this share of it
-    read: F32 = np.where(np.abs(value - whole) <= error, whole, value)
-    return read
+        self._pending.restore(key, payload)

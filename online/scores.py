@@ -47,8 +47,7 @@ class Scores:
         """Add matured forecasts of one horizon: quantiles (N, levels), actual (N,)."""
         truth = actual.astype(np.float64)
         gap = truth[:, None] - quantiles.astype(np.float64)
-        levels = np.array(SCORE_LEVELS)
-        self._loss[index] += (2 * np.maximum(levels * gap, (levels - 1) * gap)).sum(axis=0)
+        self._loss[index] += pinball(quantiles, actual).sum(axis=0)
         inside = (truth >= quantiles[:, _LOW]) & (truth <= quantiles[:, _HIGH])
         self._sums[index] += (
             len(truth),
@@ -57,6 +56,16 @@ class Scores:
             -gap[:, _MID].sum(),
             inside.sum(),
         )
+
+    def add_each(self, indices: npt.NDArray[np.int64], quantiles: F32, actual: F32) -> None:
+        """Add matured forecasts, each to a place of its own, (N,)."""
+        truth, size = actual.astype(np.float64), len(self.horizons)
+        middle = truth - quantiles[:, _MID]
+        inside = (truth >= quantiles[:, _LOW]) & (truth <= quantiles[:, _HIGH])
+        columns = (np.ones(len(truth)), np.abs(truth), np.abs(middle), -middle, inside)
+        for place, sums in enumerate((*pinball(quantiles, actual).T, *columns)):
+            target = self._loss[:, place] if place < len(SCORE_LEVELS) else self._sums[:, place - len(SCORE_LEVELS)]
+            target += np.bincount(indices, sums, size)
 
     def summary(self) -> dict[str, Any]:
         """Figures overall and per horizon; a figure without any demand behind it is None.
@@ -82,6 +91,20 @@ class Scores:
         """Take over what `snapshot` gave."""
         self._loss = np.frombuffer(state["loss"], np.float64).reshape(self._loss.shape).copy()
         self._sums = np.frombuffer(state["sums"], np.float64).reshape(self._sums.shape).copy()
+
+
+def pinball(quantiles: F32, actual: F32) -> npt.NDArray[np.float64]:
+    """Twice the pinball loss at each of `SCORE_LEVELS`, float64 (N, levels).
+
+    Examples
+    --------
+    >>> pinball(np.zeros((1, 5), np.float32), np.ones(1, np.float32)).round(1).tolist()
+    [[0.2, 0.6, 1.0, 1.4, 1.8]]
+    """
+    gap = actual.astype(np.float64)[:, None] - quantiles.astype(np.float64)
+    levels = np.array(SCORE_LEVELS)
+    loss: npt.NDArray[np.float64] = 2 * np.maximum(levels * gap, (levels - 1) * gap)
+    return loss
 
 
 def _figures(loss: npt.NDArray[np.float64], sums: npt.NDArray[np.float64]) -> dict[str, float | int | None]:

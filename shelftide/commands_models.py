@@ -18,8 +18,11 @@ from shelftide.fitting_options import ModeOption, Seed, Seeds, StartOption, Step
 from shelftide.report import Json, print_json, print_table, sharing
 
 if TYPE_CHECKING:
+    from models.backtest import Said
     from models.forecast import Forecaster
     from models.judge import Judge
+    from models.task import Task
+    from online.learner import Learner
     from shelftide.backtest_report import Backtest
 
 TaskDir = Annotated[
@@ -36,6 +39,16 @@ Cumulative = Annotated[bool, typer.Option("--cumulative", help="Add c0.01 … cm
 Refit = Annotated[
     bool, typer.Option("--refit", help="Fit anew at each cutoff, to everything up to it; a policy of its own.")
 ]
+Online = Annotated[
+    bool,
+    typer.Option(
+        "--online",
+        help="Forecast every day up to the last cutoff, learn from each once it is over, and correct what is said.",
+    ),
+]
+WARM_DAYS = 56
+"""Days before the first cutoff from which on it is learned of a model that was not fitted to them."""
+
 _OF_FITS = {name: f"--{name}" for name in ("seeds", "steps", "seed", "mode", "start", "refit")}
 
 
@@ -50,6 +63,7 @@ def backtest(
     mode: ModeOption = None,
     start: StartOption = None,
     refit: Refit = False,
+    online: Online = False,
     cumulative: Cumulative = False,
     report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Also write a page of figures.")] = None,
     json: Json = False,
@@ -62,13 +76,10 @@ def backtest(
     Writes one row per series, cutoff and day: unique_id, cutoff, ds, h, one q column per level, mean. The file appears
     when it is complete. Where the panel goes on after the cutoffs, what was said is held against what came: WQL, WAPE,
     MASE, coverage, bias, and with --report a page with pictures, beside the baseline. `finetuned` is fitted once, up to
-    the first cutoff; with --refit anew at each, which is another policy and named `refitted`.
+    the first cutoff; with --refit anew at each, which is another policy and named `refitted`. With --online what an
+    engine learns between the cutoffs corrects its answers, and the summary says what that was worth.
     """
-    for path, option in ((out, "--out"), (report, "--report")):
-        if path is not None and path.exists() and not path.is_file():
-            raise typer.BadParameter(f"{str(path)!r} is no regular file", param_hint=option)
-    if report is not None and report.resolve() == out.resolve():
-        raise typer.BadParameter(f"{str(report)!r} is the file of --out", param_hint="--report")
+    _refuse_together(out, report, online=online, refit=refit)
     if model != "finetuned":
         refuse(context.params, _OF_FITS, "says how nets are fitted, which --model finetuned alone does")
     fitting = fitting_of(context.params)
@@ -94,7 +105,12 @@ def backtest(
         started_s = time.perf_counter()
         with sharing(f"forecasting {task_dir} with {forecaster.name}") as progress:
             watch = judge.telling(progress)
-            figures["rows"] = write_backtest(judge.task, forecaster, out, cumulative=cumulative, watch=watch)
+            learner, said = None, None
+            if online:
+                learner, said = _learning(judge.task, forecaster, 0 if model == "finetuned" else WARM_DAYS)
+            figures["rows"] = write_backtest(judge.task, forecaster, out, cumulative=cumulative, watch=watch, said=said)
+        if learner is not None:
+            figures["learning"] = {**learner.summary(), "acting": learner.acting()}
         figures["seconds"] = round(time.perf_counter() - started_s, 3)
         figures["measures"] = measures(judge)
         if report is not None:
@@ -105,9 +121,46 @@ def backtest(
     if json:
         print_json(figures)
     else:
+        learned = _learned_rows(figures)
         told = [("rows", f"{figures['rows']:,}"), ("model", forecaster.name), ("file", str(out)),
-                ("seconds", f"{figures['seconds']:.1f}"), *measure_rows(judge)]  # fmt: skip
+                ("seconds", f"{figures['seconds']:.1f}"), *measure_rows(judge), *learned]  # fmt: skip
         print_table("backtest", told + ([("report", str(report))] if report else []) + fit_rows(figures))
+
+
+def _refuse_together(out: Path, report: Path | None, *, online: bool, refit: bool) -> None:
+    """Refuse options that do not go together, and paths that cannot be written."""
+    for path, option in ((out, "--out"), (report, "--report")):
+        if path is not None and path.exists() and not path.is_file():
+            raise typer.BadParameter(f"{str(path)!r} is no regular file", param_hint=option)
+    if report is not None and report.resolve() == out.resolve():
+        raise typer.BadParameter(f"{str(report)!r} is the file of --out", param_hint="--report")
+    if online and report is not None:
+        raise typer.BadParameter("draws what the model says by itself; leave out --online", param_hint="--report")
+    if online and refit:
+        raise typer.BadParameter("learns of one model; leave out --refit", param_hint="--online")
+
+
+def _learning(task: Task, forecaster: Forecaster, warm_days: int) -> tuple[Learner, Said]:
+    """A learner, and answers corrected by it."""
+    from online.learner import Learner
+    from online.rehearsal import Rehearsal
+
+    season = task.file.season
+    learner = Learner(forecaster.name, len(task.ids), season)
+    return learner, Rehearsal(task, forecaster, warm_days * max(1, season // 7)).answers(learner)
+
+
+def _learned_rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    """What learning was worth on the days between the cutoffs."""
+    if "learning" not in figures:
+        return []
+    rivals = figures["learning"]["rivals"]
+    rows = [
+        (f"  day by day, {name}", f"WQL {one['overall']['wql']:.4f}, coverage {one['overall']['coverage80']:.3f}")
+        for name, one in rivals.items()
+        if one["overall"]["wql"] is not None
+    ]
+    return [*rows, ("changes seen", str(sum(figures["learning"]["changes"].values())))]
 
 
 def _judged(judge: Judge, forecaster: Forecaster, policy: str) -> Backtest:

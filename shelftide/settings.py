@@ -65,6 +65,10 @@ class ModelSettings(Table):
         description="Who forecasts prices: `net` (a small net in the package), `hurdle` (counting alone, ten times as "
         "fast), or `off`: nobody, and no runs of prices are kept.",
     )  # fmt: skip
+    learning: Literal["on", "off"] = Field(
+        default="on",
+        description="Whether workers and replays learn from what comes true, and correct forecasts where that pays.",
+    )
 
 
 MOST_SERIES = 10_000_000
@@ -165,6 +169,7 @@ class Settings(BaseSettings):
             base_currency=self.base_currency,
             rates=self.rates,
             price_model=self.model.prices,
+            learning=self.model.learning == "on",
             prices=PriceAlertConfig(rates=rates),
             replenishment=replace(ReplenishmentConfig(), bucket_ms=HOUR_MS if hourly else DAY_MS),
         )

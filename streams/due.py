@@ -15,7 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.forecast import Forecast, ForecastBatch
+from models.baseline import SeasonalWindow
+from models.forecast import Forecast, ForecastBatch, take
+from online.correction import Correction
+from online.learner import Kept, kept
 from streams.outputs import ForecastSet
 from streams.state import Table
 
@@ -23,6 +26,8 @@ Slots = npt.NDArray[np.integer[Any]]
 
 CHANGED, CLOSED = 1, 2
 """Why a series is due: it changed since its last forecast, or its bucket has closed."""
+
+_BASELINE = SeasonalWindow()
 
 Rows = list[dict[str, npt.NDArray[Any]]]
 
@@ -55,6 +60,12 @@ class Request:
         Stock of the rows at that instant, for the decisions.
     left
         Slots that were freed, or whose trigger was answered, since: nothing is decided for them.
+    correction
+        What was learned by that instant, or None.
+    learned
+        Rows that are learned from.
+    kept
+        What of the answer waits for its truth, once there is an answer of the model that `correction` knows.
     """
 
     batch: ForecastBatch
@@ -72,12 +83,23 @@ class Request:
     shard: int = 0
     positions: Rows = field(default_factory=list)
     left: set[int] = field(default_factory=set)
+    correction: Correction | None = None
+    learned: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    kept: Kept | None = None
 
     def __len__(self) -> int:
         return len(self.slots)
 
     def answer(self, forecast: Forecast, model: str, reason: str | None = None) -> ForecastSet:
-        """Forecasts as readers see them; may be called by any thread, for it touches no state of the engine."""
+        """Forecasts as readers see them; may be called by any thread, for it touches no state of the engine.
+
+        What was learned is applied to the answers of the model that it was learned of, and to no other's.
+        """
+        if self.correction is not None and reason is None and model == self.correction.model:
+            if len(self.learned):
+                other = None if model == _BASELINE.name else _BASELINE.forecast(take(self.batch, self.learned))
+                self.kept = kept(self.correction, forecast, other, self.learned)
+            forecast = self.correction.applied(forecast, self.batch.observed)
         return ForecastSet(
             keys=self.keys,
             forecast=forecast,

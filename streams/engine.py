@@ -33,6 +33,7 @@ from streams.events import EventBatch, Kind, pack_currency
 from streams.facts import Facts, phases
 from streams.forecasting import Forecasting
 from streams.intake import Accepted, Intake
+from streams.learning import Learning
 from streams.outputs import TRIGGER_TOPIC, ForecastSet, Output, Outputs, key_of
 from streams.panes import Panes
 from streams.positions import Positions
@@ -123,9 +124,11 @@ class Engine:
         self.scores = Scores(self.outcomes.horizons)
         self.counts: Counter[str] = Counter()
         self.due = Due(config.max_series)
+        self.learning = Learning(self.buckets, self.refresh, on=config.learning)
         self._forecasting = Forecasting(
-            self.series, self.buckets, self.refresh, self.due, self.positions, self.replenishment, self.outcomes
-        )
+            self.series, self.buckets, self.refresh, self.due, self.positions, self.replenishment, self.outcomes,
+            self.learning,
+        )  # fmt: skip
         self._deferred = deferred
         self.refreshes = True  # False: changed series wait for the next close or tick, as a shell with a backlog wants
         self._refreshed_ms = 0
@@ -252,6 +255,7 @@ class Engine:
         self.refresh.clear(slot)
         self.listed.table.clear(slot)
         self.outcomes.clear(slot)
+        self.learning.clear(slot)
         self.due.clear(slot)
         self.series.free(slot)
 
@@ -302,6 +306,7 @@ class Engine:
         slots, bucket, demand = self.buckets.finish(zone, self.series.live())
         for matured in self.outcomes.mature(slots, bucket, demand):
             self.scores.add(matured.index, matured.quantiles, matured.actual)
+        self.learning.meet(slots, bucket)
 
     def _close(self, zone: int, at_ms: int) -> None:
         state = self.buckets.zones[zone]
@@ -312,6 +317,7 @@ class Engine:
         self.panes.add("promo", promoted, np.full(len(promoted), state.open), np.ones(len(promoted), np.uint8))
         slots, _ = self.buckets.close(zone, live, lambda own: self.listed.price(own, at_ms - 1), shut=shut)
         self.refresh.expect_pool()
+        self.learning.expect(self.buckets.zones[zone].open)
         self.price_forecasts.begin_day(zone, at_ms)
         self.due.mark_closed(slots)
         self.counts["closes"] += 1
@@ -368,6 +374,7 @@ class Engine:
         yield from self.replenishment.changes()
         for key, payload in self.outcomes.changes(used):
             yield key, pack(payload)
+        yield from self.learning.changes(used)
         if self.holidays.changed:
             self.holidays.changed = False
             yield "holidays/all", pack(self.holidays.snapshot())
@@ -417,7 +424,7 @@ class Engine:
             "dirty": self.due.table, "groups": self.catalog, "listed": self.listed, "channels": self.listed,
             "waiting": self.listed, "held": self.listed, "rates": self.refresh, "pool": self.refresh,
             "lines": self.prices, "positions": self.positions, "flows": self.positions, "sources": self.positions,
-            "runs": self.price_forecasts,
+            "runs": self.price_forecasts, "learner": self.learning,
             "triggers": self.replenishment, "retired": self.replenishment, "reorders": self.replenishment,
         }  # fmt: skip
 

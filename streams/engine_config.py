@@ -37,6 +37,8 @@ class EngineConfig:
         Event time between refreshes of changed series within a bucket.
     price_model
         Who forecasts prices; off: nobody, and no runs of prices are kept.
+    learning
+        Whether it is learned from what comes true; else forecasts are published as the model gives them.
     time, dedupe, prices, replenishment
         Rules of the parts.
     """
@@ -50,6 +52,7 @@ class EngineConfig:
     horizon: int = 28
     refresh_ms: int = 15 * 60_000
     price_model: PriceModel = "net"
+    learning: bool = True
     time: TimeConfig = field(default_factory=TimeConfig)
     dedupe: DedupeConfig = field(default_factory=DedupeConfig)
     prices: PriceAlertConfig = field(default_factory=PriceAlertConfig)

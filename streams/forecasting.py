@@ -14,6 +14,7 @@ from models.forecast import take_forecast
 from online.outcomes import Outcomes
 from streams.buckets import Buckets
 from streams.due import CLOSED, Due, Request, Slots, as_of, copy_rows
+from streams.learning import Learning
 from streams.outputs import ForecastSet
 from streams.panes import UNIT
 from streams.positions import Positions
@@ -38,9 +39,11 @@ class Forecasting:
         positions: Positions,
         replenishment: Replenishment,
         outcomes: Outcomes,
+        learning: Learning,
     ) -> None:
         self._series, self._buckets, self._refresh, self._due = series, buckets, refresh, due
-        self._positions, self._replenishment, self._outcomes = positions, replenishment, outcomes
+        self._positions, self._replenishment = positions, replenishment
+        self._outcomes, self._learning = outcomes, learning
 
     def gather(self, rows: int, refreshed_ms: int) -> Request | None:
         """The next request: of one zone and one reason, at most so many rows, the most urgent first.
@@ -66,6 +69,7 @@ class Forecasting:
         as_of_ms = max(state.zone.start_ms(state.open), refreshed_ms)
         request = self._refresh.request(waiting, zone, as_of_ms, at_close=int(level.max()) == CLOSED)
         request.positions = copy_rows(self._positions.tables, waiting)
+        self._learning.prepare(request)
         self._due.begin(request)
         return request
 
@@ -78,6 +82,7 @@ class Forecasting:
         self._refresh.keep(slots, forecast)
         if request.at_close and self._buckets.zones[request.zone].open == request.opened:
             self._outcomes.publish(slots, request.opened, forecast.quantiles)
+        self._learning.keep(request, stay)
         with as_of(self._positions.tables, request.slots, request.positions):
             return self._replenishment.decide(
                 slots,

@@ -325,6 +325,7 @@ class Replay:
         events: Counter[str] = Counter()
         intake: Counter[str] = Counter()
         scores = Scores(self.engines[0].scores.horizons)
+        learned = self.engines[0].learning.fresh()
         for index, engine in enumerate(self.engines):
             copies = {name: count for name, count in engine.counts.items() if index and name in _TO_ALL_SHARDS}
             events.update(engine.counts - Counter(copies))
@@ -335,6 +336,7 @@ class Replay:
             intake["refused_series_events"] += engine.series.refused
             intake["revenue_without_rate"] += engine.buckets.unconverted
             scores.merge(engine.scores)
+            learned.merge(engine.learning.learner)
         made = {name: events.pop(name, 0) for name in ("forecasts", "closes")}
         return {
             "records": self.counts["records"],
@@ -363,6 +365,7 @@ class Replay:
                 "by_reason": dict(self.tallies["reasons"].most_common(50)),
             },
             "scores": scores.summary(),
+            "learning": {**learned.summary(), "acting": [engine.learning.learner.acting() for engine in self.engines]},
             "shards": self.config.shards,
         }
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.forecast import LEVELS
-from online.outcomes import HORIZONS, Outcomes
+from online.outcomes import Outcomes
+from online.pending import HORIZONS
 from online.scores import SCORE_LEVELS
 from streams.engine import EngineConfig
 from streams.panes import UNIT

@@ -1,0 +1,100 @@
+"""The learner of a shard and the engine's parts: what it is asked, what it is told, and when.
+
+In: requests for forecasts and their answers; buckets that close and turn final. Out: corrections on requests; records.
+Must not know: how anything is learned, events. Rule: a correction is taken when a request is made, so that its answer
+rests on one instant; a bucket teaches once it is final, and not where what was sold is less than what was wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.forecast import Bools
+from online.drift import Change
+from online.learner import SUMS, Learner, Truth
+from streams.buckets import Buckets
+from streams.due import Request
+from streams.panes import SHUT, flags_of, stock_of
+from streams.refresh import Refresh
+from streams.state import Record, pack, unpack
+
+I64 = npt.NDArray[np.int64]
+Slots = npt.NDArray[np.integer[Any]]
+
+
+class Learning:
+    """Learns while a shard runs; every part is the engine's.
+
+    Parameters
+    ----------
+    buckets, refresh
+        Of the engine.
+    on
+        False: nothing is learned, and forecasts are published as the model gives them.
+    """
+
+    def __init__(self, buckets: Buckets, refresh: Refresh, *, on: bool) -> None:
+        self._buckets, self._refresh, self._on = buckets, refresh, on
+        self.learner = self.fresh()
+
+    def fresh(self) -> Learner:
+        """A learner of the same model that has seen nothing."""
+        panes = self._buckets.panes
+        rows = panes.max_series if self._on else 0
+        return Learner(self._refresh.forecaster.name, rows, self._buckets.width.season, panes.config.open_buckets)
+
+    # -- requests and answers
+
+    def expect(self, opened: int) -> None:
+        """Note that forecasts which begin with a bucket will be asked for."""
+        if self._on:
+            self.learner.expect(opened)
+
+    def prepare(self, request: Request) -> None:
+        """Give a request what has been learned by now; one that a close asked for is learned from as well."""
+        if self._on:
+            request.correction = self.learner.correction(request.slots, request.batch.group.astype(np.int64))
+            request.learned = self.learner.learned(request.slots) if request.at_close else request.learned
+
+    def keep(self, request: Request, stay: Bools) -> None:
+        """Let what a request kept of its answer wait for its truth, but for slots that were freed meanwhile."""
+        if request.kept is not None and self._buckets.zones[request.zone].open == request.opened:
+            kept = request.kept.of(stay[request.kept.rows])
+            self.learner.keep(request.slots[kept.rows], request.opened, kept)
+
+    # -- buckets
+
+    def meet(self, slots: Slots, bucket: int) -> list[Change]:
+        """Learn from a bucket that is final; changes of the shard's world that it shows come back."""
+        own = slots[self.learner.learned(slots)]
+        if not len(own):
+            return []
+        panes = self._buckets.panes
+        demand = panes.demand(own, bucket + 1)[:, -SUMS[-1] :]
+        shelf = panes.channel("shelf", own, bucket + 1)[:, -SUMS[-1] :]
+        begun = self._buckets.series["first"][own].astype(np.int64)
+        before = np.arange(bucket + 1 - SUMS[-1], bucket + 1)[None] < begun[:, None]
+        demand[(stock_of(shelf) < 1) | (flags_of(shelf) & SHUT > 0) | before] = np.nan
+        groups = self._refresh.table["group"][own].astype(np.int64) - 1
+        return self.learner.learn(Truth(bucket, own, demand, groups))
+
+    def clear(self, slot: int) -> None:
+        """Forget a slot that is freed."""
+        self.learner.clear(slot)
+
+    # -- state
+
+    def changes(self, used: int) -> Iterator[Record]:
+        """Yield what changed since the last call."""
+        if self._on:
+            for key, payload in self.learner.changes(used):
+                yield key, pack(payload)
+
+    def restore(self, key: str, value: bytes) -> None:
+        """Take over one record; where nothing is learned, it is let go."""
+        if self._on:
+            self.learner.restore(key, unpack(key, value))
