@@ -1,4 +1,4 @@
-"""A task in the order of time: what is published at a cutoff rests on nothing later; the command says what it was worth."""
+"""A task in the order of time: a cutoff reads nothing later, and the command says what learning was worth."""
 
 from __future__ import annotations
 
