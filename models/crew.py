@@ -112,16 +112,29 @@ def crew_of(panel: Panel, last: int, recipe: Recipe, start: Path | None, *, in_t
     return Crew(own, Net(_config(panel, last, "lora", SHIPPED), SHIPPED, "lora"))
 
 
+def own_net(folder: Path) -> Net:
+    """A net that learns on from where another stands: the same inputs, all of it.
+
+    Raises
+    ------
+    models.start.StartError
+        If there is no net in the folder.
+    """
+    given = config_of(folder)
+    names = (*_GIVEN, "codes", "attributes")
+    config = {"covariates": tuple(given.covariates), **{name: getattr(given, name) for name in names}}
+    return Net(config, folder, "full")
+
+
 def _config(panel: Panel, last: int, mode: Mode, start: Path | None) -> dict[str, Any]:
     """What a net is made of, as far as no validation chooses it."""
     own = {"covariates": panel.covariates, "codes": panel.codes(last), "attributes": panel.kinds}
     if start is None:
         return {**own, "dates": False, "anchored": True}
-    given = config_of(start)
     if mode == "full":
+        given = config_of(start)
         return {**own, **{name: getattr(given, name) for name in _GIVEN}}
-    names = (*_GIVEN, "codes", "attributes")
-    return {"covariates": tuple(given.covariates), **{name: getattr(given, name) for name in names}}
+    return own_net(start).config
 
 
 def _with(net: Net, **config: object) -> Net:

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from models.crew import Choice, Net, crew_of
+from models.crew import Choice, Net, crew_of, own_net
 from models.encoder import Encoder, EncoderConfig, load
 from models.forecast import LEVELS, Forecaster
 from models.panel import I64, Panel
@@ -152,6 +152,41 @@ def finetune(
     if progress is not None:
         progress(1.0)  # a fit that was over before, or that stopped early, tells of fewer steps
     return Finetuned(folders, list(choices), nets)
+
+
+def continued(
+    task_dir: Path, folders: Sequence[Path], out: Path, last: int, recipe: Recipe, *, processes: int | None = None
+) -> list[Path]:
+    """Let nets learn on from where they are, from all windows up to the column `last`; their new folders come back.
+
+    Windows are drawn from the whole past alike, so that what is new does not drive out what was: the loss over older
+    regimes is part of every step.
+
+    Parameters
+    ----------
+    task_dir, out
+        The task; where the nets go, a folder each.
+    folders
+        Of the nets as they are.
+    recipe
+        Few steps at a low rate; its seed should differ from time to time.
+
+    Raises
+    ------
+    TaskError
+        If the task cannot be used.
+    models.start.StartError
+        If a folder holds no net.
+    """
+    kept = [out / str(number) for number in range(len(folders))]
+    with _Processes(processes, recipe.steps * len(folders), None) as processing:
+        jobs = [
+            _Job(task_dir, last, own_net(folder), replace(recipe, seed=recipe.seed + n), Keeping())
+            for n, folder in enumerate(folders)
+        ]
+        pairs = zip(jobs, kept, strict=True)
+        processing.results([processing.pool.submit(_keep, job, folder) for job, folder in pairs])
+    return kept
 
 
 class _Processes:

@@ -72,6 +72,25 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class Met:
+    """What was published at one horizon and met by the newest final bucket.
+
+    Attributes
+    ----------
+    outcomes
+        How many.
+    loss
+        Twice the pinball loss, mean of the levels, summed over them.
+    inside
+        How many lay within the 80 % interval.
+    """
+
+    outcomes: int
+    loss: float
+    inside: int
+
+
+@dataclass(frozen=True, slots=True)
 class Truth:
     """Demand of one final bucket and of those before it.
 
@@ -123,6 +142,7 @@ class Learner:
         self.drift = Drift(season)
         self.scores = {name: Scores(LEARNED) for name in RIVALS}
         self.tier_scores = {name: Scores(tuple(range(TIERS))) for name in RIVALS}
+        self.met: dict[int, Met] = {}
         self._changed, self._seen = False, -1
 
     # -- asked and answered
@@ -160,6 +180,7 @@ class Learner:
     def learn(self, truth: Truth) -> list[Change]:
         """Take in a final bucket; changes of the shard's world that it shows come back."""
         found: list[Change] = []
+        self.met = {}
         for index in range(len(self.horizons)):
             cells, has = self._cells.take(index, truth.slots, truth.bucket)
             if len(cells):
@@ -189,6 +210,7 @@ class Learner:
         expected = said.mean(axis=1)
         self.residuals.learn(index, truth.bucket, slots, groups, expected, sold)
         published = np.where(cells[:, _DOES_READ, None] == READ, read, plain)
+        self.met[index] = _met(published, sold)
         for name, quantiles in zip(RIVALS, (published, said, base), strict=True):
             self.scores[name].add(index, quantiles, sold)
             self.tier_scores[name].add_each(tiers, quantiles, sold)
@@ -275,6 +297,11 @@ class Learner:
 
 
 _FACTORS = ("none", "groups", "series")
+
+
+def _met(published: F32, sold: F32) -> Met:
+    inside = (sold >= published[:, 0]) & (sold <= published[:, -1])
+    return Met(len(sold), float(pinball(published, sold).mean(axis=1).sum()), int(inside.sum()))
 
 
 def kept(correction: Correction, said: Forecast, base: Forecast | None, rows: I64) -> Kept:

@@ -1,6 +1,7 @@
 """A task in the order of time: each day is met, learned from, and forecast, as an engine would have done.
 
-In: a task and a forecaster. Out: its answers at the cutoffs, corrected by what was learned up to each.
+In: a task and a forecaster, and a lineage of nets where they shall learn on. Out: answers at the cutoffs, corrected by
+what was learned up to each.
 Must not know: scores that somebody else makes of the answers. Rule: what is published at a cutoff rests on buckets up
 to that cutoff alone.
 """
@@ -8,24 +9,49 @@ to that cutoff alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from models.backtest import day_of
 from models.baseline import SeasonalWindow
-from models.forecast import Forecast, Forecaster, take, take_forecast
+from models.encoder import load
+from models.forecast import Forecast, ForecastBatch, Forecaster, take, take_forecast
 from models.lender import Lender
 from models.panel import Panel
+from models.serving import EncoderForecaster
 from models.task import Task
-from online.drift import Change
 from online.learner import SUMS, Learner, Truth, kept
+from online.lineage import Lineage
+from online.trial import Trial
 
 I64 = npt.NDArray[np.int64]
 
+CHALLENGER = "continued"
+"""Name under which descendants answer, and under which it is learned of them."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
+class _Rival:
+    """Who forecasts, and what was learned of it."""
+
+    forecaster: Forecaster
+    learner: Learner
+
+    def answer(self, batch: ForecastBatch, rows: I64, groups: I64, opened: int) -> Forecast:
+        """What it would publish; the model's own answer waits for its truth."""
+        said, learner, baseline = self.forecaster.forecast(batch), self.learner, SeasonalWindow()
+        learner.expect(opened)
+        correction = learner.correction(rows, groups)
+        learned = learner.learned(rows)
+        base = None if self.forecaster.name == baseline.name else baseline.forecast(take(batch, learned))
+        waiting = kept(correction, said, base, learned)
+        learner.keep(rows[waiting.rows], opened, waiting)
+        return correction.applied(said, batch.observed)
+
+
+@dataclass(slots=True)
 class Rehearsal:
     """Plays a task to a learner, day by day.
 
@@ -37,46 +63,77 @@ class Rehearsal:
         Who answers.
     warm_buckets
         Buckets before the first cutoff from which on it is learned; none for a forecaster that was fitted to them.
+    lineage
+        Descendants of the forecaster's nets: each forecasts in the shadow, and takes the champion's place once
+        `online.trial` says that it is better.
+    promoted
+        Days since the first cutoff on which one did.
     """
 
     task: Task
     forecaster: Forecaster
     warm_buckets: int = 0
+    lineage: Lineage | None = None
+    promoted: list[int] = field(default_factory=list)
 
     def answers(
         self, learner: Learner, progress: Callable[[float], None] | None = None
     ) -> Iterator[tuple[slice, Forecast]]:
         """Answers at each cutoff: which windows of the task, in their order, and what is published."""
         task, panel = self.task, Panel(self.task)
-        lender, baseline, cutoffs = Lender(panel), SeasonalWindow(), task.cutoff
-        first, last = int(cutoffs.min()) - self.warm_buckets, int(cutoffs.max())
-        groups = groups_of(task)
-        for day in range(max(first, 1), last + 1):
-            self._meet(learner, groups, day)
+        lender, groups, cutoffs = Lender(panel), groups_of(task), task.cutoff
+        first, last = max(int(cutoffs.min()) - self.warm_buckets, 1), int(cutoffs.max())
+        champion, challenger, trial = _Rival(self.forecaster, learner), None, Trial()
+        for day in range(first, last + 1):
+            truth = self._truth(learner, groups, day)
+            champion.learner.learn(truth)
+            if challenger is not None:
+                challenger.learner.learn(truth)
+                _judge(trial, champion.learner, challenger.learner)
+                if trial.is_better:
+                    self.promoted.append(day - int(cutoffs.min()))
+                    champion, challenger, trial = challenger, None, Trial()
+            challenger = self._descend(challenger, day)
             windows = np.flatnonzero(cutoffs == day)
             rows = np.union1d(np.flatnonzero(np.isfinite(task.demand[:, day])), task.series[windows])
             batch = day_of(panel, lender, rows, np.full(len(rows), day))
-            said = self.forecaster.forecast(batch)
-            learner.expect(day + 1)
-            correction = learner.correction(rows, groups[rows])
-            learned = learner.learned(rows)
-            base = None if self.forecaster.name == baseline.name else baseline.forecast(take(batch, learned))
-            waiting = kept(correction, said, base, learned)
-            learner.keep(rows[waiting.rows], day + 1, waiting)
+            published = champion.answer(batch, rows, groups[rows], day + 1)
+            if challenger is not None:
+                challenger.answer(batch, rows, groups[rows], day + 1)
             if len(windows):
-                published = correction.applied(said, batch.observed)
                 at = np.searchsorted(rows, task.series[windows])
                 yield slice(int(windows[0]), int(windows[-1]) + 1), take_forecast(published, at)
             if progress is not None:
                 progress((day - first + 1) / (last - first + 1))
 
-    def _meet(self, learner: Learner, groups: I64, day: int) -> list[Change]:
-        """Let what waits for a day be met by it."""
+    def _descend(self, challenger: _Rival | None, day: int) -> _Rival | None:
+        """The challenger, of the next generation where that is due."""
+        if self.lineage is None or not self.lineage.is_due(day):
+            return challenger
+        nets = [load(folder) for folder in self.lineage.next(day)]
+        forecaster = EncoderForecaster(nets, CHALLENGER)
+        if challenger is not None:
+            return _Rival(forecaster, challenger.learner)
+        return _Rival(forecaster, Learner(CHALLENGER, len(self.task.ids), self.task.file.season))
+
+    def _truth(self, learner: Learner, groups: I64, day: int) -> Truth:
+        """Demand of a day and of those before it."""
         rows = learner.learned(np.arange(len(self.task.demand)))
-        begin = max(0, day + 1 - SUMS[-1])
-        demand = self.task.demand[rows, begin : day + 1]
+        demand = self.task.demand[rows, max(0, day + 1 - SUMS[-1]) : day + 1]
         missing = np.full((len(rows), SUMS[-1] - demand.shape[1]), np.nan, np.float32)
-        return learner.learn(Truth(day, rows, np.concatenate([missing, demand], axis=1), groups[rows]))
+        return Truth(day, rows, np.concatenate([missing, demand], axis=1), groups[rows])
+
+
+def _judge(trial: Trial, champion: Learner, challenger: Learner) -> None:
+    """Show a trial what both published at horizons at which the same outcomes met both."""
+    pairs = [
+        (own, challenger.met[index])
+        for index, own in champion.met.items()
+        if index in challenger.met and challenger.met[index].outcomes == own.outcomes
+    ]
+    if outcomes := sum(own.outcomes for own, _ in pairs):
+        covered = sum(own.inside for own, _ in pairs) / outcomes, sum(other.inside for _, other in pairs) / outcomes
+        trial.add(sum(own.loss for own, _ in pairs), sum(other.loss for _, other in pairs), covered)
 
 
 def groups_of(task: Task) -> I64:

@@ -78,6 +78,11 @@ class Scores:
             "by_horizon": {str(h): _figures(self._loss[i], self._sums[i]) for i, h in enumerate(self.horizons)},
         }
 
+    def totals(self) -> dict[str, float]:
+        """Sums over all horizons: outcomes, demand, twice the pinball loss (mean of levels), inside the interval."""
+        count, demand, _, _, inside = self._sums.sum(axis=0).tolist()
+        return {"outcomes": count, "demand": demand, "loss": float(self._loss.sum(axis=0).mean()), "inside": inside}
+
     def merge(self, other: Scores) -> None:
         """Add the sums of another shard."""
         self._loss += other._loss

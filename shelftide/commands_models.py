@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,11 +19,9 @@ from shelftide.fitting_options import ModeOption, Seed, Seeds, StartOption, Step
 from shelftide.report import Json, print_json, print_table, sharing
 
 if TYPE_CHECKING:
-    from models.backtest import Said
-    from models.forecast import Forecaster
+    from models.forecast import Forecast, Forecaster
     from models.judge import Judge
     from models.task import Task
-    from online.learner import Learner
     from shelftide.backtest_report import Backtest
 
 TaskDir = Annotated[
@@ -46,6 +45,13 @@ Online = Annotated[
         help="Forecast every day up to the last cutoff, learn from each once it is over, and correct what is said.",
     ),
 ]
+Continual = Annotated[
+    int | None,
+    typer.Option(
+        "--continual", min=1, metavar="DAYS",
+        help="With --online: every so many days nets learn on in the shadow, and take over once they are better.",
+    ),
+]  # fmt: skip
 WARM_DAYS = 56
 """Days before the first cutoff from which on it is learned of a model that was not fitted to them."""
 
@@ -64,6 +70,7 @@ def backtest(
     start: StartOption = None,
     refit: Refit = False,
     online: Online = False,
+    continual: Continual = None,
     cumulative: Cumulative = False,
     report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Also write a page of figures.")] = None,
     json: Json = False,
@@ -80,6 +87,9 @@ def backtest(
     engine learns between the cutoffs corrects its answers, and the summary says what that was worth.
     """
     _refuse_together(out, report, online=online, refit=refit)
+    if continual is not None and (model == "baseline" or not online):
+        raise typer.BadParameter("is for nets that are learned of; say --online, and a --model that has nets",
+                                 param_hint="--continual")  # fmt: skip
     if model != "finetuned":
         refuse(context.params, _OF_FITS, "says how nets are fitted, which --model finetuned alone does")
     fitting = fitting_of(context.params)
@@ -105,12 +115,11 @@ def backtest(
         started_s = time.perf_counter()
         with sharing(f"forecasting {task_dir} with {forecaster.name}") as progress:
             watch = judge.telling(progress)
-            learner, said = None, None
+            said = None
             if online:
-                learner, said = _learning(judge.task, forecaster, 0 if model == "finetuned" else WARM_DAYS)
+                nets = Path(folder) if model == "finetuned" else None
+                said = _learned(judge.task, task_dir, forecaster, nets, continual, figures)
             figures["rows"] = write_backtest(judge.task, forecaster, out, cumulative=cumulative, watch=watch, said=said)
-        if learner is not None:
-            figures["learning"] = {**learner.summary(), "acting": learner.acting()}
         figures["seconds"] = round(time.perf_counter() - started_s, 3)
         figures["measures"] = measures(judge)
         if report is not None:
@@ -140,14 +149,31 @@ def _refuse_together(out: Path, report: Path | None, *, online: bool, refit: boo
         raise typer.BadParameter("learns of one model; leave out --refit", param_hint="--online")
 
 
-def _learning(task: Task, forecaster: Forecaster, warm_days: int) -> tuple[Learner, Said]:
-    """A learner, and answers corrected by it."""
+def _learned(
+    task: Task,
+    task_dir: Path,
+    forecaster: Forecaster,
+    nets: Path | None,
+    continual: int | None,
+    figures: dict[str, Any],
+) -> Iterator[tuple[slice, Forecast]]:
+    """Answers corrected by what is learned on the way; in the end the figures say what it was worth."""
+    from models.named import SHIPPED
     from online.learner import Learner
+    from online.lineage import Lineage
     from online.rehearsal import Rehearsal
 
-    season = task.file.season
-    learner = Learner(forecaster.name, len(task.ids), season)
-    return learner, Rehearsal(task, forecaster, warm_days * max(1, season // 7)).answers(learner)
+    per_day = 24 if task.file.freq == "h" else 1
+    learner = Learner(forecaster.name, len(task.ids), task.file.season)
+    rehearsal = Rehearsal(task, forecaster, 0 if nets else WARM_DAYS * per_day)
+    with tempfile.TemporaryDirectory(prefix="shelftide-lineage-") as scratch:
+        if continual is not None:
+            folders = sorted(nets.iterdir()) if nets else [SHIPPED]
+            rehearsal.lineage = Lineage(task_dir, folders, Path(scratch), continual * per_day)
+        yield from rehearsal.answers(learner)
+        figures["learning"] = {**learner.summary(), "acting": learner.acting()}
+        if rehearsal.lineage is not None:
+            figures["learning"] |= {"generations": rehearsal.lineage.generation, "promoted": rehearsal.promoted}
 
 
 def _learned_rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
@@ -160,7 +186,11 @@ def _learned_rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
         for name, one in rivals.items()
         if one["overall"]["wql"] is not None
     ]
-    return [*rows, ("changes seen", str(sum(figures["learning"]["changes"].values())))]
+    rows.append(("changes seen", str(sum(figures["learning"]["changes"].values()))))
+    if "promoted" in figures["learning"]:
+        took = ", ".join(f"day {day}" for day in figures["learning"]["promoted"])
+        rows.append(("generations of nets", f"{figures['learning']['generations']}, promoted: {took or 'none'}"))
+    return rows
 
 
 def _judged(judge: Judge, forecaster: Forecaster, policy: str) -> Backtest:

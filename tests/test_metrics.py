@@ -26,7 +26,7 @@ from streams.kafka.metrics_server import REQUESTS_AT_ONCE, Check, MetricsError, 
 from streams.outputs import DEMAND_TOPIC, Output, dead_letter
 from tests.small_shop import CLOCK, HOUR, NOON, lines, order
 
-LABELS = {"outcome", "shard", "stage", "topic", "partition", "reason", "kind", "model"}
+LABELS = {"outcome", "shard", "stage", "topic", "partition", "reason", "kind", "model", "rival", "signal"}
 UNITS = ("_seconds", "_bytes", "_records", "_rows")
 PATIENCE_S = 20.0
 

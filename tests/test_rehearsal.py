@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,17 @@ import pytest
 
 from models.backtest import backtest
 from models.baseline import SeasonalWindow
+from models.encoder import Encoder, EncoderConfig
+from models.finetune import finetune
+from models.named import SHIPPED
+from models.serving import EncoderForecaster
 from models.task import Task, read_task
 from online.learner import Learner
+from online.lineage import Lineage
 from online.rehearsal import Rehearsal, groups_of
+from online.trial import WARM_BUCKETS
 from shelftide.cli import run
-from tests.test_finetune import write_task
+from tests.test_finetune import SHORT, write_task
 
 F32 = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -66,5 +73,46 @@ def test_the_command_learns_and_says_what_it_was_worth(tmp_path: Path, capsys: p
     assert len(pl.read_parquet(out)) == told["rows"] == 6 * 2 * 7
     assert run(["backtest", str(task), "--online", "--out", str(out)]) == 0
     assert "day by day, published" in capsys.readouterr().out
-    for wrong in (["--report", str(tmp_path / "r.html")], ["--model", "finetuned", "--refit"]):
+    assert run(["backtest", str(task), "--continual", "7", "--out", str(out)]) == 2
+    for wrong in (["--continual", "7"], ["--report", str(tmp_path / "r.html")], ["--model", "finetuned", "--refit"]):
         assert run(["backtest", str(task), "--online", *wrong, "--out", str(out)]) == 2
+
+
+class Grown(Lineage):
+    """A lineage whose every generation is the shipped encoder: fits would take minutes."""
+
+    def next(self, last: int) -> Sequence[Path]:
+        self.generation, self._born = self.generation + 1, last
+        return [SHIPPED]
+
+
+def test_descendants_answer_once_they_are_better_and_the_champion_until_then(tmp_path: Path) -> None:
+    task = read_task(write_task(tmp_path / "a"))
+    first = int(task.cutoff.min()) - 60
+    task = replace(task, cutoff=np.repeat(np.arange(first, first + 80, 8), 6), series=np.tile(np.arange(6), 10))
+    poor = EncoderForecaster([Encoder(EncoderConfig(("promo",), anchored=False))], "poor")
+    alone = [answer.mean for _, answer in Rehearsal(task, poor).answers(Learner("poor", 6, 7))]
+    rehearsal = Rehearsal(task, poor, lineage=Grown(tmp_path / "a", [], tmp_path / "line"))
+    found = [answer.mean for _, answer in rehearsal.answers(Learner("poor", 6, 7))]
+    assert rehearsal.lineage is not None
+    assert rehearsal.lineage.generation == 10
+    promoted = rehearsal.promoted[0] - (first - int(task.cutoff.min()))
+    assert 7 + WARM_BUCKETS < promoted < 60
+    same = [np.array_equal(one, other) for one, other in zip(alone, found, strict=True)]
+    assert same == [8 * n < promoted for n in range(10)]
+
+
+def test_a_generation_reads_nothing_behind_its_day(tmp_path: Path) -> None:
+    plain, other = write_task(tmp_path / "a"), write_task(tmp_path / "b", after=1e6)
+    last = int(read_task(plain).cutoff.min())
+    nets = finetune(plain, tmp_path / "nets", recipe=SHORT, last=last - 20, choices=[]).folders
+    weights = []
+    for task_dir in (plain, other):
+        lineage = Lineage(task_dir, nets, tmp_path / task_dir.name / "line", 7, SHORT)
+        assert not lineage.is_due(last - 7)
+        assert lineage.is_due(last)
+        weights.append([(folder / "model.safetensors").read_bytes() for folder in lineage.next(last)])
+        assert not lineage.is_due(last + 6)
+        assert [path.name for path in lineage.out.iterdir()] == ["generation-1"]
+    assert weights[0] == weights[1]
+    assert weights[0] != [(folder / "model.safetensors").read_bytes() for folder in nets]

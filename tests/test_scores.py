@@ -63,3 +63,19 @@ def test_without_demand_the_ratios_are_unknown_and_coverage_is_not() -> None:
     scores.add(0, np.zeros((4, len(SCORE_LEVELS)), np.float32), np.zeros(4, np.float32))
     found = scores.summary()["overall"]
     assert (found["wql"], found["coverage80"]) == (None, 1.0)
+
+
+def test_each_to_its_place_gives_what_adding_one_by_one_gives() -> None:
+    one, each = Scores((1, 7, 14)), Scores((1, 7, 14))
+    for place, row in ((2, 0), (0, 1)):
+        one.add(place, QUANTILES[row : row + 1], ACTUAL[row : row + 1])
+    each.add_each(np.array([2, 0]), QUANTILES, ACTUAL)
+    assert one.summary() == each.summary()
+
+
+def test_totals_are_what_the_figures_are_made_of() -> None:
+    scores = scored(slice(None))
+    totals, figures = scores.totals(), scores.summary()["overall"]
+    assert (totals["outcomes"], totals["demand"]) == (2, 3)
+    assert totals["loss"] / totals["demand"] == pytest.approx(figures["wql"], abs=1e-6)
+    assert totals["inside"] / totals["outcomes"] == figures["coverage80"]

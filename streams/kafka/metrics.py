@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
 from models.executor import CLASSES, Stats
+from online.learner import Learner
 from streams.engine import Engine
 from streams.kafka.meters import Count, Level, Meter, Spread
 from streams.outputs import DEADLETTER_TOPIC, Output
@@ -88,6 +89,26 @@ class Metrics:
         self.forecasts = Count("shelftide_forecasts_total", "Forecasts made, by series and revision.", ["shard"])
         self.price_forecasts = Count(
             "shelftide_price_forecasts_total", "Forecasts of prices made, by price line and day.", ["shard"]
+        )
+        self.outcomes = Count(
+            "shelftide_outcomes_total", "Forecasts met by the demand of their final bucket, of series learned from.",
+            ["shard"],
+        )  # fmt: skip
+        self.outcome_demand = Count("shelftide_outcome_demand_total", "Demand of these buckets, in units.", ["shard"])
+        self.outcome_loss = Count(
+            "shelftide_outcome_loss_total",
+            "Twice the pinball loss of what was `published`, of the `model` by itself and of the `baseline`, on the "
+            "same outcomes; over the demand it is their WQL.",
+            ["rival", "shard"],
+        )
+        self.outcomes_inside = Count(
+            "shelftide_outcomes_inside_total", "Outcomes within the 80 % interval of each.", ["rival", "shard"]
+        )
+        self.drift_changes = Count(
+            "shelftide_drift_changes_total",
+            "Changes that detectors saw in a shard: `loss`, that of forecasts against what they expected themselves; "
+            "`level`, demand against their medians.",
+            ["signal", "shard"],
         )
         self.batch_rows = Spread("shelftide_forecast_batch_rows", "Series in one batch for the model.", ROWS)
         self.forecast_seconds = Spread(
@@ -206,6 +227,19 @@ class Metrics:
         yield self.forecasts, engine.counts["forecasts"], {"shard": shard}
         yield self.price_forecasts, engine.price_forecasts.answered, {"shard": shard}
         yield self.shed, engine.due.shed, {"shard": shard}
+        yield from self._learned(shard, engine.learning.learner)
+
+    def _learned(self, shard: int, learner: Learner) -> Iterator[tuple[Count, float, dict[str, object]]]:
+        """Totals of what forecasts were worth, and of changes seen."""
+        for rival, scores in learner.scores.items():
+            totals, place = scores.totals(), {"rival": rival, "shard": shard}
+            yield self.outcome_loss, totals["loss"], place
+            yield self.outcomes_inside, totals["inside"], place
+            if rival == "published":
+                yield self.outcomes, totals["outcomes"], {"shard": shard}
+                yield self.outcome_demand, totals["demand"], {"shard": shard}
+        for signal, changes in learner.drift.counts.items():
+            yield self.drift_changes, changes, {"signal": signal, "shard": shard}
 
     # -- what Prometheus reads
 

@@ -28,6 +28,7 @@ from models.baseline import SeasonalWindow
 from models.executor import Executor
 from models.forecast import Forecaster
 from models.named import LateEncoder
+from online import drift
 from streams import compiled
 from streams.engine import EngineConfig
 from streams.kafka.arrivals import ITEM_TOPICS, SHARED_TOPICS
@@ -205,8 +206,7 @@ async def serve(config: WorkerConfig, instance_id: str, started: Callable[[Shard
     app.kafka_settings, app.worker_settings = config.kafka, config.worker
     app.shards = shards = Shards(config.engine, config.kafka, config.worker, config.partitioner, executor, steady_ms)
     _follow_rebalances(app, shards)
-    if isinstance(config.forecaster, LateEncoder):
-        threading.Thread(target=_load, args=(config.forecaster, shards), name="load-model", daemon=True).start()
+    threading.Thread(target=_load_late, args=(config.forecaster, shards), name="load-late", daemon=True).start()
     started(shards, executor)
     reason = await _live(app, shards, asked)
     await _end(app, shards, executor, reason)
@@ -214,16 +214,23 @@ async def serve(config: WorkerConfig, instance_id: str, started: Callable[[Shard
         raise WorkerError(_sentence(reason)) from reason
 
 
-def _load(late: LateEncoder, shards: Shards) -> None:
-    """Load a model once shards have caught up, or after a while; forecasts that come first have it loaded at once.
+def _load_late(forecaster: Forecaster | None, shards: Shards) -> None:
+    """Load the model, and what learning needs, once shards have caught up or after a while; who needs them earlier has
+    them loaded at once.
 
     It takes seconds of the interpreter that recovery needs as well: loaded meanwhile, a restart takes two seconds more.
     """
     while not shards.ready:
         time.sleep(WATCH_S)
-    started_s = time.monotonic()
-    while shards.behind and time.monotonic() - started_s < LOAD_S:
+    ready_s = time.monotonic()
+    while shards.behind and time.monotonic() - ready_s < LOAD_S:
         time.sleep(WATCH_S)
+    if isinstance(forecaster, LateEncoder):
+        _load(forecaster)
+    drift.load()
+
+
+def _load(late: LateEncoder) -> None:
     started_s = time.monotonic()
     try:
         late.load()

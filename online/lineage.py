@@ -1,0 +1,66 @@
+"""Nets that learn on while a shop runs: a line of descendants, each of which stands where the one before it stopped.
+
+In: nets, a task, the newest bucket that is final. Out: the next generation, as folders.
+Must not know: who answers, how good anybody is. Rule: a generation reads nothing behind its bucket, and is fitted in
+processes of its own; whether it may answer is decided by `online.trial`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from models.finetune import continued
+from models.recipe import Recipe
+
+CONTINUING = Recipe(steps=200, rate=5e-4)
+"""Of a generation: a tenth of a fit. What other ways gave is in docs/learning.md."""
+
+KEPT = 2
+"""Generations whose folders are kept: the one that answers or is on trial, and the one before it."""
+
+
+@dataclass(slots=True)
+class Lineage:
+    """Nets of a task and their descendants.
+
+    Attributes
+    ----------
+    task_dir
+        What they learn from.
+    nets
+        Folders of the newest generation.
+    out
+        Where further generations go.
+    every_buckets
+        Between two generations.
+    recipe
+        Of one generation.
+    generation
+        How many there have been.
+    """
+
+    task_dir: Path
+    nets: Sequence[Path]
+    out: Path
+    every_buckets: int = 7
+    recipe: Recipe = CONTINUING
+    _born: int | None = field(default=None, init=False)
+    generation: int = field(default=0, init=False)
+
+    def is_due(self, last: int) -> bool:
+        """Whether it is time for the next generation, with `last` as the newest final bucket."""
+        if self._born is None:
+            self._born = last  # the nets were fitted up to here
+        return last - self._born >= self.every_buckets
+
+    def next(self, last: int) -> Sequence[Path]:
+        """Fit the next generation to what lies at or before a bucket; folders of its nets come back."""
+        self.generation, self._born = self.generation + 1, last
+        folder = self.out / f"generation-{self.generation}"
+        recipe = replace(self.recipe, seed=self.recipe.seed + 1000 * self.generation)
+        self.nets = continued(self.task_dir, self.nets, folder, last, recipe)
+        shutil.rmtree(self.out / f"generation-{self.generation - KEPT}", ignore_errors=True)
+        return self.nets
