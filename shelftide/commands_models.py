@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from shelftide.fitting import fit_nets, fit_rows, refit_nets
-from shelftide.fitting_options import ModeOption, Seed, Seeds, StartOption, Steps, fitting_of, refuse
+from shelftide.fitting_options import Fitting, ModeOption, Seed, Seeds, StartOption, Steps, fitting_of, refuse
 from shelftide.report import Json, print_json, print_table, sharing
 
 if TYPE_CHECKING:
@@ -88,13 +88,12 @@ def backtest(
     """
     _refuse_together(out, report, online=online, refit=refit)
     if continual is not None and (model == "baseline" or not online):
-        raise typer.BadParameter("is for nets that are learned of; say --online, and a --model that has nets",
-                                 param_hint="--continual")  # fmt: skip
+        why = "is for nets that are learned of; say --online, and a --model that has nets"
+        raise typer.BadParameter(why, param_hint="--continual")
     if model != "finetuned":
         refuse(context.params, _OF_FITS, "says how nets are fitted, which --model finetuned alone does")
     fitting = fitting_of(context.params)
     from models.backtest import write_backtest
-    from models.baseline import SeasonalWindow
     from models.judge import Judge
     from models.task import read_task
     from shelftide.backtest_report import POLICIES, measure_rows, measures, write_report
@@ -104,14 +103,10 @@ def backtest(
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="shelftide-backtest-") as folder:
-        forecaster: Forecaster = SeasonalWindow()
         if refit:
             forecaster = refit_nets(judge.task, task_dir, Path(folder), fitting, figures)
-        elif model == "finetuned":
-            fitted = fit_nets(task_dir, Path(folder), fitting, figures)
-            forecaster = fitted.forecaster(f"finetuned-{fitting.seeds}")
-        elif model == "pretrained":
-            forecaster = _pretrained()
+        else:
+            forecaster = _forecaster(model, task_dir, Path(folder), fitting, figures)
         started_s = time.perf_counter()
         with sharing(f"forecasting {task_dir} with {forecaster.name}") as progress:
             watch = judge.telling(progress)
@@ -207,7 +202,11 @@ def _judged(judge: Judge, forecaster: Forecaster, policy: str) -> Backtest:
     return Backtest(judge, forecaster, policy, inputs)
 
 
-def _pretrained() -> Forecaster:
+def _forecaster(model: str, task_dir: Path, out: Path, fitting: Fitting, figures: dict[str, Any]) -> Forecaster:
+    """Who answers, fitted to what lies before the first cutoff where it is to be; its nets go to a folder."""
+    from models.baseline import SeasonalWindow
     from models.named import PRETRAINED, SHIPPED, forecaster_named
 
-    return forecaster_named(PRETRAINED, SHIPPED)
+    if model == "finetuned":
+        return fit_nets(task_dir, out, fitting, figures).forecaster(f"finetuned-{fitting.seeds}")
+    return forecaster_named(PRETRAINED, SHIPPED) if model == "pretrained" else SeasonalWindow()
