@@ -52,6 +52,7 @@ class Metrics:
         self.before: Callable[[], None] = lambda: None  # called before metrics are read
         self._add_events()
         self._add_forecasts()
+        self._add_learning()
         self._add_commits()
         self._add_life()
         self.registry = CollectorRegistry()
@@ -90,26 +91,6 @@ class Metrics:
         self.price_forecasts = Count(
             "shelftide_price_forecasts_total", "Forecasts of prices made, by price line and day.", ["shard"]
         )
-        self.outcomes = Count(
-            "shelftide_outcomes_total", "Forecasts met by the demand of their final bucket, of series learned from.",
-            ["shard"],
-        )  # fmt: skip
-        self.outcome_demand = Count("shelftide_outcome_demand_total", "Demand of these buckets, in units.", ["shard"])
-        self.outcome_loss = Count(
-            "shelftide_outcome_loss_total",
-            "Twice the pinball loss of what was `published`, of the `model` by itself and of the `baseline`, on the "
-            "same outcomes; over the demand it is their WQL.",
-            ["rival", "shard"],
-        )
-        self.outcomes_inside = Count(
-            "shelftide_outcomes_inside_total", "Outcomes within the 80 % interval of each.", ["rival", "shard"]
-        )
-        self.drift_changes = Count(
-            "shelftide_drift_changes_total",
-            "Changes that detectors saw in a shard: `loss`, that of forecasts against what they expected themselves; "
-            "`level`, demand against their medians.",
-            ["signal", "shard"],
-        )
         self.batch_rows = Spread("shelftide_forecast_batch_rows", "Series in one batch for the model.", ROWS)
         self.forecast_seconds = Spread(
             "shelftide_forecast_seconds", "Computing the forecasts of one batch, by model or fallback.", WORK_S
@@ -142,6 +123,28 @@ class Metrics:
             "shelftide_shed_refreshes_total", "Refreshes merged into later ones: the series was still due.", ["shard"]
         )
         self.model = Level("shelftide_model_info", "1 for the model that forecasts.", ["model"])
+
+    def _add_learning(self) -> None:
+        self.outcomes = Count(
+            "shelftide_outcomes_total", "Forecasts met by the demand of their final bucket, of series learned from.",
+            ["shard"],
+        )  # fmt: skip
+        self.outcome_demand = Count("shelftide_outcome_demand_total", "Demand of these buckets, in units.", ["shard"])
+        self.outcome_loss = Count(
+            "shelftide_outcome_loss_total",
+            "Twice the pinball loss of what was `published`, of the `model` by itself and of the `baseline`, on the "
+            "same outcomes; over the demand it is their WQL.",
+            ["rival", "shard"],
+        )
+        self.outcomes_inside = Count(
+            "shelftide_outcomes_inside_total", "Outcomes within the 80 % interval of each.", ["rival", "shard"]
+        )
+        self.drift_changes = Count(
+            "shelftide_drift_changes_total",
+            "Changes that detectors saw in a shard: `loss`, that of forecasts against what they expected themselves; "
+            "`level`, demand against their medians.",
+            ["signal", "shard"],
+        )
 
     def _add_commits(self) -> None:
         self.commit_seconds = Spread("shelftide_commit_seconds", "One transaction, from begin to committed.", WORK_S)
