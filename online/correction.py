@@ -16,6 +16,7 @@ import numpy.typing as npt
 from models.forecast import F32, Basis, Bools, Forecast
 from online.calibration import Reading, between, tiers_of
 from online.outcomes import PICK
+from online.pending import MOST
 
 I64 = npt.NDArray[np.int64]
 
@@ -54,15 +55,17 @@ class Correction:
     def applied(self, forecast: Forecast, observed: F32) -> Forecast:
         """The answer as it is published; ``observed`` is the demand already seen in step 1, (B,).
 
-        Rows without a history of their own keep their answer: what was learned was not learned of such.
+        Rows without a history of their own keep their answer, and those beyond all measure: what was learned was not
+        learned of such.
         """
-        young = forecast.basis == Basis.COLD_START
-        out = self._scaled(forecast, young) if any(self.acts) else forecast
+        most = np.maximum(forecast.quantiles[:, :, -1].max(axis=1), forecast.cumulative[:, -1, -1])
+        alone = (forecast.basis == Basis.COLD_START) | (most > MOST)
+        out = self._scaled(forecast, alone) if any(self.acts) else forecast
         tiers = tiers_of(expected_of(forecast)) if any(self.reads) or any(self.sum_reads) else None
         if tiers is not None and any(self.reads):
-            out = replace(out, quantiles=_read(out.quantiles, tiers, self.horizons, self.readings, self.reads, young))
+            out = replace(out, quantiles=_read(out.quantiles, tiers, self.horizons, self.readings, self.reads, alone))
         if tiers is not None and any(self.sum_reads):
-            sums = _read(out.cumulative, tiers, self.sums, self.sum_readings, self.sum_reads, young)
+            sums = _read(out.cumulative, tiers, self.sums, self.sum_readings, self.sum_reads, alone)
             out = replace(out, cumulative=np.maximum.accumulate(sums, axis=1))
         if out is forecast:
             return forecast
@@ -71,11 +74,11 @@ class Correction:
         np.maximum(out.quantiles[:, 0], observed[:, None], out=out.quantiles[:, 0])
         return out
 
-    def _scaled(self, forecast: Forecast, young: Bools) -> Forecast:
+    def _scaled(self, forecast: Forecast, alone: Bools) -> Forecast:
         """Factors on everything; sums grow as their means do."""
         steps = band_of(self.horizons, forecast.mean.shape[1])
         factor = np.exp(self.logs(self.acts)[:, steps])  # (B, H)
-        factor[young] = 1
+        factor[alone] = 1
         grown = _grown(forecast.mean, factor)
         mean, quantiles = forecast.mean * factor, forecast.quantiles * factor[:, :, None]
         cumulative = np.maximum.accumulate(forecast.cumulative * grown[:, :, None], axis=1)
@@ -119,7 +122,7 @@ class Correction:
         out = np.zeros((len(rows), len(horizons), len(PICK)), np.float32)
         for index, h in enumerate(horizons):
             if h <= quantiles.shape[1]:
-                said = quantiles[rows, h - 1]
+                said = np.minimum(quantiles[rows, h - 1], np.float32(MOST))
                 read = (said if tiers is None else readings[index].of(said, tiers))[:, PICK] * factor[:, index, None]
                 out[:, index] = np.where(_whole(said)[:, None], np.rint(read), read)
         return out
@@ -146,7 +149,7 @@ def expected_of(forecast: Forecast) -> F32:
 
 def _read(
     quantiles: F32, tiers: I64, horizons: tuple[int, ...], readings: Sequence[Reading], reads: Sequence[bool],
-    young: Bools,
+    alone: Bools,
 ) -> F32:  # fmt: skip
     """Quantiles read at other levels, tier by tier, in bands of steps that do so."""
     rows, steps, levels = quantiles.shape
@@ -156,8 +159,8 @@ def _read(
     lower = np.stack([one.lower for one in readings])[band]  # (H, TIERS, levels)
     share = np.stack([one.share for one in readings])[band]
     begin = (np.arange(steps) * levels)[:, None]
-    for tier in np.unique(tiers[~young]).tolist():
-        some = np.flatnonzero((tiers == tier) & ~young)
+    for tier in np.unique(tiers[~alone]).tolist():
+        some = np.flatnonzero((tiers == tier) & ~alone)
         part, at = flat[some], (lower[:, tier] + begin).ravel()[own]
         read = between(part.take(at, axis=1), part.take(at + 1, axis=1), share[:, tier].ravel()[own])
         out[some[:, None], own] = read

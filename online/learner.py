@@ -24,7 +24,7 @@ from online.correction import Correction, expected_of
 from online.drift import Change, Drift
 from online.guard import Guard
 from online.outcomes import PICK
-from online.pending import Pending, packed, unpacked
+from online.pending import MOST, Pending, packed, unpacked
 from online.residuals import Residuals
 from online.scores import Scores, pinball
 
@@ -187,13 +187,13 @@ class Learner:
                 found += self._learn_bucket(index, cells, np.flatnonzero(has), truth)
         for index, h in enumerate(SUMS):
             cells, has = self._sum_cells.take(index, truth.slots, truth.bucket)
-            total = truth.demand[has, -h:].sum(axis=1)
+            total = np.minimum(truth.demand[has, -h:].sum(axis=1), np.float32(MOST))
             if (told := np.isfinite(total)).any():
                 self._learn_sums(index, cells[told], total[told])
         return found
 
     def _learn_bucket(self, index: int, cells: F16, rows: I64, truth: Truth) -> list[Change]:
-        sold = truth.demand[rows, -1]
+        sold = np.minimum(truth.demand[rows, -1], np.float32(MOST))
         told = np.isfinite(sold)
         if not told.any():
             return []

@@ -224,6 +224,19 @@ def test_what_was_out_of_stock_or_had_not_begun_teaches_nothing() -> None:
     assert some.learner.summary()["rivals"]["model"]["overall"]["outcomes"] == 0
 
 
+def test_amounts_beyond_all_measure_leave_what_was_learned_finite() -> None:
+    level = levels(10)
+    world, random = shop(level), np.random.default_rng(10)
+    world.play(random.poisson(1.6 * level, (40, SERIES)))
+    world.said = replace(world.said, quantiles=np.full_like(world.said.quantiles, 3e38))
+    world.play(np.full((3, SERIES), 3e38))
+    world.said = poisson_forecast(level)
+    published = world.play(random.poisson(level, (40, SERIES)))
+    assert published is not None
+    assert fault_of(batch_of(SERIES, np.zeros(SERIES, np.float32)), published) is None
+    assert np.isfinite(world.learner.correction(SLOTS, NOBODY).groups).all()
+
+
 def test_a_slot_that_is_freed_leaves_nothing_to_the_next() -> None:
     level = levels(9)
     freed = shop(level)
