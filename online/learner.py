@@ -187,7 +187,7 @@ class Learner:
                 found += self._learn_bucket(index, cells, np.flatnonzero(has), truth)
         for index, h in enumerate(SUMS):
             cells, has = self._sum_cells.take(index, truth.slots, truth.bucket)
-            total = np.minimum(truth.demand[has, -h:].sum(axis=1), np.float32(MOST))
+            total = np.minimum(np.minimum(truth.demand[has, -h:], np.float32(MOST)).sum(axis=1), np.float32(MOST))
             if (told := np.isfinite(total)).any():
                 self._learn_sums(index, cells[told], total[told])
         return found
