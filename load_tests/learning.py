@@ -83,7 +83,7 @@ def main() -> None:
         return
     print(f"{found['labels']:,} labels of {found['series']:,} series: {found['labels_per_s']:,} a second and core")
     print(f"{found['learn_us_per_label']} µs to learn a label; {found['keep_us_per_series']} µs a series and close to "
-          f"keep what will be met, {found['correct_us_per_series']} to correct a forecast of {HORIZON} steps")  # fmt: skip
+          f"keep what will be met; {found['correct_us_per_series']} to correct {HORIZON} steps of one")  # fmt: skip
 
 
 if __name__ == "__main__":
