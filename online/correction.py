@@ -156,13 +156,12 @@ def _read(
     band, flat = band_of(horizons, steps), quantiles.reshape(rows, steps * levels)
     out, does = flat.copy(), np.array(reads)[band]
     own = np.flatnonzero(np.repeat(does, levels))
-    lower = np.stack([one.lower for one in readings])[band]  # (H, TIERS, levels)
-    share = np.stack([one.share for one in readings])[band]
     begin = (np.arange(steps) * levels)[:, None]
     for tier in np.unique(tiers[~alone]).tolist():
         some = np.flatnonzero((tiers == tier) & ~alone)
-        part, at = flat[some], (lower[:, tier] + begin).ravel()[own]
-        read = between(part.take(at, axis=1), part.take(at + 1, axis=1), share[:, tier].ravel()[own])
+        lower, share = (np.stack([getattr(one, name)[tier] for one in readings])[band] for name in ("lower", "share"))
+        part, at = flat[some], (lower + begin).ravel()[own]
+        read = between(part.take(at, axis=1), part.take(at + 1, axis=1), share.ravel()[own])
         out[some[:, None], own] = read
     return out.reshape(quantiles.shape)
 

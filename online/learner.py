@@ -27,6 +27,7 @@ from online.outcomes import PICK
 from online.pending import MOST, Pending, packed, unpacked
 from online.residuals import Residuals
 from online.scores import Scores, pinball
+from online.weeks import Weeks
 
 F16 = npt.NDArray[np.float16]
 F64 = npt.NDArray[np.float64]
@@ -142,6 +143,7 @@ class Learner:
         self.drift = Drift(season)
         self.scores = {name: Scores(LEARNED) for name in RIVALS}
         self.tier_scores = {name: Scores(tuple(range(TIERS))) for name in RIVALS}
+        self.weeks = Weeks(RIVALS, season)
         self.met: dict[int, Met] = {}
         self._changed, self._seen = False, -1
 
@@ -210,7 +212,10 @@ class Learner:
         expected = said.mean(axis=1)
         self.residuals.learn(index, truth.bucket, slots, groups, expected, sold)
         published = np.where(cells[:, _DOES_READ, None] == READ, read, plain)
-        self.met[index] = _met(published, sold)
+        met = [_met(quantiles, sold) for quantiles in (published, said, base)]
+        self.met[index] = met[0]
+        losses, inside = np.array([one.loss for one in met]), np.array([one.inside for one in met])
+        self.weeks.add(truth.bucket, len(sold), float(sold.sum(dtype=np.float64)), losses, inside)
         for name, quantiles in zip(RIVALS, (published, said, base), strict=True):
             self.scores[name].add(index, quantiles, sold)
             self.tier_scores[name].add_each(tiers, quantiles, sold)
@@ -268,7 +273,7 @@ class Learner:
         scores |= {f"tier_scores_{name}": scores for name, scores in self.tier_scores.items()}
         return {
             "calibration": self.calibration, "sum_calibration": self.sum_calibration, "factors": self.factors,
-            "reads": self.reads, "sum_reads": self.sum_reads, "drift": self.drift, **scores,
+            "reads": self.reads, "sum_reads": self.sum_reads, "drift": self.drift, "weeks": self.weeks, **scores,
         }  # fmt: skip
 
     def merge(self, other: Learner) -> None:
@@ -276,17 +281,18 @@ class Learner:
         for own, others in ((self.scores, other.scores), (self.tier_scores, other.tier_scores)):
             for name, scores in own.items():
                 scores.merge(others[name])
+        self.weeks.merge(other.weeks)
         for signal, count in other.drift.counts.items():
             self.drift.counts[signal] += count
 
     def summary(self) -> dict[str, Any]:
-        """How good each rival was on the same outcomes, overall, by horizon and by tier of demand; changes seen."""
+        """How good each rival was on the same outcomes: overall, by horizon, tier of demand and week; changes seen."""
         rivals = {}
         for name in RIVALS:
             by_horizon, by_tier = self.scores[name].summary(), self.tier_scores[name].summary()["by_horizon"]
             sold = {tier: figures for tier, figures in by_tier.items() if figures["outcomes"]}
             rivals[name] = {"overall": by_horizon["overall"], "by_horizon": by_horizon["by_horizon"], "by_tier": sold}
-        return {"rivals": rivals, "changes": dict(self.drift.counts)}
+        return {"rivals": rivals, "weeks": self.weeks.summary(), "changes": dict(self.drift.counts)}
 
     def acting(self) -> dict[str, dict[str, Any]]:
         """What is applied to forecasts now, by horizon: which factors, and whether other levels are read."""

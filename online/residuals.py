@@ -96,6 +96,7 @@ class Residuals:
         self._pairs: dict[tuple[int, int], list[list[float]]] = {}
         self._waiting: dict[tuple[int, int], dict[int, list[float]]] = {}  # what was known when a bucket was foretold
         self._models: dict[tuple[int, int], Any] = {}
+        self._foretold: F32 | None = None
         self._sold, self._said, self._seen = (np.zeros(max_series, np.float32) for _ in range(3))
 
     # -- what comes next
@@ -110,18 +111,24 @@ class Residuals:
         groups
             Category of each, -1 for none, (B,).
         """
-        place = group_of(groups)
-        table = np.zeros((GROUPS, len(self._horizons)), np.float32)
-        for group in {0, *np.unique(place).tolist()}:
-            for index in range(len(self._horizons)):
-                table[group, index] = self._of_group(group, index)
-        # A category's own residual counts by its share of evidence; the rest is that of all.
-        own = self._share()
-        mixed = own * table + (1 - own) * table[0]
+        if self._foretold is None:
+            self._foretold = self._foretell_groups()
         series = np.zeros(len(slots), np.float32)
         mine = np.flatnonzero(slots < len(self._sold))
         series[mine] = self._of_series(slots[mine])
-        return mixed[place].astype(np.float32), np.repeat(series[:, None], len(self._horizons), axis=1)
+        return self._foretold[group_of(groups)], np.repeat(series[:, None], len(self._horizons), axis=1)
+
+    def _foretell_groups(self) -> F32:
+        """What is foretold of every group, (GROUPS, horizons): the same until something is learned.
+
+        A category's own residual counts by its share of evidence; the rest is that of all.
+        """
+        table = np.zeros((GROUPS, len(self._horizons)))
+        for group, index in self._pairs:
+            table[group, index] = self._of_group(group, index)
+        own = self._share()
+        mixed: F32 = (own * table + (1 - own) * table[0]).astype(np.float32)
+        return mixed
 
     def _share(self) -> F64:
         weight = self._weights[:, :, -1]
@@ -181,7 +188,7 @@ class Residuals:
         sold
             Demand, (N,).
         """
-        place = group_of(groups)
+        place, self._foretold = group_of(groups), None
         expected, came = (np.bincount(place, values, GROUPS).astype(np.float64) for values in (said, sold))
         expected[0], came[0] = said.sum(), sold.sum()
         told = expected + came > 0
@@ -217,6 +224,7 @@ class Residuals:
         """Let what comes next count more: the shop is no longer what it was."""
         self._means *= AFTER_CHANGE
         self._weights *= AFTER_CHANGE
+        self._foretold = None
 
     # -- slots and state
 
@@ -245,6 +253,7 @@ class Residuals:
             values = np.frombuffer(state[name], np.float32)
             getattr(self, f"_{name}")[: len(values)] = values
         self._models.clear()
+        self._foretold = None
 
 
 def group_of(groups: I64) -> I64:

@@ -7,7 +7,7 @@ a picture shows stands in a table as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element
@@ -21,6 +21,7 @@ from models.measures import Figures
 from models.task import Task, bucket_times
 from models.worth import InputWorth
 from shelftide.markup import amount, page, percent, ratio, shown, tag
+from shelftide.page_parts import card, details, legend, section, table
 from shelftide.pictures import SHOWN_LEVELS, Line, Words, bar, calibration_chart, day, fan_chart, line_chart, spread
 from shelftide.report_style import STYLE
 from streams.files import EventWriter
@@ -44,7 +45,6 @@ MEASURES = {
     "bias": ("bias", "Median less outcome, over demand. Of rare counts the median lies below the mean."),
 }
 _SHARES = ("coverage", "bias")
-_MOST_ROWS = 200
 _SERIES = 20
 
 
@@ -111,7 +111,7 @@ def report(backtest: Backtest) -> bytes:
         sections += [_inputs(backtest.inputs)] if backtest.inputs else []
     else:
         told = "The task does not hold what came after its cutoffs, so there are no figures."
-        sections += [_section("Figures", tag("p", told)), _fans(backtest, None)]
+        sections += [section("Figures", tag("p", told)), _fans(backtest, None)]
     return page(title, STYLE, tag("main", *sections))
 
 
@@ -149,14 +149,14 @@ def _figures(judge: Judge, baseline: Judge | None) -> Element:
     notes = [tag(kind, text) for pair in MEASURES.values() for kind, text in zip(("dt", "dd"), pair, strict=True)]
     beside = " The baseline takes the quantiles of the last twelve same weekdays." if baseline else ""
     what = f"Less is better for WQL, WAPE and MASE.{beside}"
-    parts = [_table(heads, rows, "figures"), tag("dl", *notes, class_="notes")]
-    return _section("Figures", tag("p", what, class_="soft"), tag("div", *parts, class_="beside"))
+    parts = [table(heads, rows, "figures"), tag("dl", *notes, class_="notes")]
+    return section("Figures", tag("p", what, class_="soft"), tag("div", *parts, class_="beside"))
 
 
 def _fans(backtest: Backtest, baseline: Judge | None) -> Element:
     """Forecasts of three series, and which series lose most."""
     judge = backtest.judge
-    legend = _legend(("line actual", "sold"), ("line median", "median"), ("band", "80 %"), ("band wide", "98 %"))
+    drawn = legend(("line actual", "sold"), ("line median", "median"), ("band", "80 %"), ("band wide", "98 %"))
     cards = [
         _fan_card(f"fan-{number}", label, fan(judge, backtest.forecaster, series), judge.task)
         for number, (label, series) in enumerate(_chosen(judge))
@@ -164,10 +164,10 @@ def _fans(backtest: Backtest, baseline: Judge | None) -> Element:
     unit = _unit(judge.task)
     share = "80 and 98\N{NO-BREAK SPACE}%"
     what = f"Each at its last cutoff, with eight seasons before it; the bands should hold {share} of the {unit}s."
-    parts = [tag("p", what, class_="soft"), legend, tag("div", *cards, class_="charts")]
+    parts = [tag("p", what, class_="soft"), drawn, tag("div", *cards, class_="charts")]
     if judge.tally.known:
-        parts.append(_details(f"The {_SERIES} series that lose most", _series_table(judge, baseline)))
-    return _section("Forecasts of single series", *parts)
+        parts.append(details(f"The {_SERIES} series that lose most", _series_table(judge, baseline)))
+    return section("Forecasts of single series", *parts)
 
 
 def _chosen(judge: Judge) -> list[tuple[str, int]]:
@@ -207,7 +207,7 @@ def _fan_card(name: str, label: str, shown_fan: Fan, task: Task) -> Element:
         tag("h3", f"{label}: ", tag("bdi", shown(shown_fan.unique_id))),
         caption,
         chart,
-        _details("Numbers", _table(heads, rows)),
+        details("Numbers", table(heads, rows)),
     )
 
 
@@ -221,15 +221,15 @@ def _series_table(judge: Judge, baseline: Judge | None) -> Element:
         told = [*shares, ratio(float(ours[at])), *([] if theirs is None else [ratio(float(theirs[at]))])]
         rows.append([tag("bdi", shown(judge.task.ids[at])), *told])
     heads = ["series", "demand", "share of all loss", "WQL", *(["baseline's WQL"] if baseline else [])]
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def _losses(judge: Judge, baseline: Judge | None) -> Element:
     """Calibration, and WQL by step and by cutoff."""
     both = [("model", judge), *([("baseline", baseline)] if baseline else [])]
-    legend = _legend(("line model", "model"), ("line other", "baseline")) if baseline else tag("span")
+    drawn = legend(("line model", "model"), ("line other", "baseline")) if baseline else tag("span")
     cards = [_calibration_card(both), _step_card(both), _cutoff_card(both)]
-    return _section("Where it is right and wrong", legend, tag("div", *cards, class_="charts"))
+    return section("Where it is right and wrong", drawn, tag("div", *cards, class_="charts"))
 
 
 Both = Sequence[tuple[str, Judge]]
@@ -246,7 +246,7 @@ def _calibration_card(both: Both) -> Element:
     rows = [[f"{level:g}", *(percent(float(side[at])) for side in shares)] for at, level in enumerate(LEVELS)]
     heads = ["level", *(f"{name}: {side}" for name, _ in both for side in ("below", "at or below"))]
     what = "Share of outcomes below each quantile, up to that at or below it; ideal on the line."
-    return _card("Calibration of the model", what, chart, _table(heads, rows))
+    return card("Calibration of the model", what, chart, table(heads, rows))
 
 
 def _step_card(both: Both) -> Element:
@@ -258,7 +258,7 @@ def _step_card(both: Both) -> Element:
     words = Words("steps", "Loss by step", "WQL of each step of the horizon.", f"{_unit(task)}s ahead", "WQL")
     figures = [(name, judge.tally.by_step()) for name, judge in both]
     chart = line_chart(_lines(figures), at, ticks, words)
-    return _card(
+    return card(
         "Loss by step",
         "WQL of each step of the horizon; a gap had no demand.",
         chart,
@@ -273,8 +273,8 @@ def _cutoff_card(both: Both) -> Element:
     ticks = [(float(at[n]), day(times[n])) for n in spread(len(at), 4)]
     words = Words("cutoffs", "Loss by cutoff", "WQL of the horizon after each cutoff.", "cutoff", "WQL")
     chart = line_chart(_lines(figures), at, ticks, words)
-    table = _loss_table("cutoff", [_time(time, task) for time in times], figures)
-    return _card("Loss by cutoff", "WQL of the horizon after each cutoff.", chart, table)
+    losses = _loss_table("cutoff", [_time(time, task) for time in times], figures)
+    return card("Loss by cutoff", "WQL of the horizon after each cutoff.", chart, losses)
 
 
 def _inputs(inputs: Sequence[InputWorth]) -> Element:
@@ -287,60 +287,21 @@ def _inputs(inputs: Sequence[InputWorth]) -> Element:
         picture: str | Element = bar(one.change, most, f"{change} WQL") if np.isfinite(one.change) else ""
         rows.append([shown(one.name), picture, change, ratio(one.wql_without)])
     what = "WQL of the model without an input, less its WQL with it: above zero, the input saves that much loss."
-    return _section(
+    return section(
         "What each input is worth",
         tag("p", what, class_="soft"),
-        _table(["input", "", "change", "WQL without it"], rows),
+        table(["input", "", "change", "WQL without it"], rows),
     )
 
 
 # ------------------------------------------------------------------------------------------------ parts of a page
-def _section(title: str, *content: Element) -> Element:
-    return tag("section", tag("h2", title), *content)
-
-
-def _card(title: str, what: str, chart: Element, table: Element) -> Element:
-    return tag("figure", tag("h3", title), tag("figcaption", what), chart, _details("Numbers", table))
-
-
-def _details(summary: str, content: Element) -> Element:
-    return tag("details", tag("summary", summary), content)
-
-
 def _lines(figures: Sequence[tuple[str, Figures]]) -> list[Line]:
     return [Line(name, kind, one.wql) for (name, one), kind in zip(figures, ("model", "other"), strict=False)]
 
 
 def _loss_table(head: str, places: Sequence[str | Element], figures: Sequence[tuple[str, Figures]]) -> Element:
     rows = [[place, *(ratio(float(one.wql[at])) for _, one in figures)] for at, place in enumerate(places)]
-    return _table([head, *(f"WQL of the {name}" for name, _ in figures)], rows)
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str | Element]], kind: str = "numbers") -> Element:
-    """A table whose first column names the rows."""
-    body = [
-        tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:])) for row in rows[:_MOST_ROWS]
-    ]
-    head = tag("thead", tag("tr", *(tag("th", text, scope="col") for text in heads)))
-    parts = [tag("table", head, tag("tbody", *body), class_=kind)]
-    if len(rows) > _MOST_ROWS:
-        parts.append(tag("p", f"The first {_MOST_ROWS} of {len(rows):,}.", class_="soft"))
-    return tag("div", *parts, class_="scroll")
-
-
-def _legend(*entries: tuple[str, str]) -> Element:
-    """What colours and strokes mean."""
-    return tag("ul", *_swatches(entries), class_="legend")
-
-
-def _swatches(entries: Iterable[tuple[str, str]]) -> Iterable[Element]:
-    for kind, name in entries:
-        drawn = (
-            tag("rect", width=32, height=14, y=1, class_=kind)
-            if kind.startswith("band")
-            else tag("path", d="M1 8H31", class_=kind)
-        )
-        yield tag("li", tag("svg", drawn, viewBox="0 0 32 16", aria_hidden="true"), name)
+    return table([head, *(f"WQL of the {name}" for name, _ in figures)], rows)
 
 
 def _cell(name: str, value: float) -> str:

@@ -47,6 +47,8 @@ Model = Annotated[str, _option("Who forecasts: `baseline`, `pretrained`, `champi
                                metavar="NAME", show_default=True)]  # fmt: skip
 Prices = Annotated[_Prices, _option("Who forecasts prices: the plain hurdle, the net, which takes ten times as "
                                     "long, or nobody.", show_default=True)]  # fmt: skip
+Report = Annotated[Path | None, _option("Also write a page of what learning was worth, week by week.",
+                                        metavar="FILE.html")]  # fmt: skip
 Chunk = Annotated[int, _option("Records decoded at a time; no output depends on it.", metavar="N", min=1,
                                max=1_000_000, show_default=True)]  # fmt: skip
 
@@ -70,6 +72,7 @@ def replay(
     bucket: Bucket = None,
     max_series: MaxSeries = None,
     partitioner: PartitionerName = None,
+    report: Report = None,
     json: Json = False,
 ) -> None:
     """Play files of events through the engine, as fast as it goes.
@@ -94,10 +97,17 @@ def replay(
     )
     if out.exists() and not out.is_dir():
         raise typer.BadParameter(f"{str(out)!r} is a file; name a folder", param_hint="--out")
+    if report is not None and report.exists() and not report.is_file():
+        raise typer.BadParameter(f"{str(report)!r} is no regular file", param_hint="--report")
     started_s = time.perf_counter()
     with counting(f"replaying {', '.join(events)}", "records") as advance:
         summary = play(events, out, config, sort=sort, forecaster=shop.forecaster(), progress=advance, rows=chunk)
     seconds = time.perf_counter() - started_s
+    if report is not None:
+        from shelftide.learning_report import write_learning_report
+
+        report.parent.mkdir(parents=True, exist_ok=True)
+        write_learning_report(report, summary)
     timing = {"seconds": round(seconds, 3), "events_per_s": round(summary["records"] / seconds)}
     if json:
         print_json({**summary, "timing": timing})

@@ -59,6 +59,7 @@ path { fill: none; stroke-linejoin: round; stroke-linecap: round; stroke-width: 
 .median, .line.model { stroke: var(--model); } .median { stroke-width: 2; }
 .actual { stroke: var(--actual); stroke-width: 1.2; }
 .line.other { stroke: var(--other); stroke-dasharray: 5 4; }
+.line.third { stroke: var(--actual); stroke-dasharray: 2 3; } .mark.third { fill: var(--actual); }
 .mark.model, .share, .gain { fill: var(--model); } .mark.other { fill: var(--other); } .harm { fill: var(--harm); }
 @media (max-width: 30rem) {
   body { padding: 1.25rem .9rem 2rem; } figure { padding: .7rem; } dl { column-gap: .9rem; }

@@ -217,6 +217,19 @@ def test_each_target_teaches_once_and_none_before_it_is_met() -> None:
     }  # fmt: skip
 
 
+def test_weeks_add_up_to_the_whole() -> None:
+    level = levels(7)
+    taught = shop(level)
+    taught.play(np.random.default_rng(7).poisson(level, (40, SERIES)))
+    told = taught.learner.summary()
+    assert [week["begins"] for week in told["weeks"]][:2] == ["1969-12-29", "1970-01-05"]
+    for rival, figures in told["rivals"].items():
+        weight = [week["outcomes"] for week in told["weeks"]]
+        assert sum(weight) == figures["overall"]["outcomes"]
+        covered = np.average([week["coverage80"][rival] for week in told["weeks"]], weights=weight)
+        assert covered == pytest.approx(figures["overall"]["coverage80"], abs=1e-5)
+
+
 def test_what_was_out_of_stock_or_had_not_begun_teaches_nothing() -> None:
     level = levels(8)
     some = shop(level)
