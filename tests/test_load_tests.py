@@ -32,6 +32,7 @@ SMALL = {
     "corpus": ["--series", "60", "--days", "400", "--no-tasks", "--json"],
     "text": ["--texts", "40", "--cores", "1", "--rows", "16", "--json"],
     "drift": ["--series", "40", "--seeds", "1", "--buckets", "40", "--json"],
+    "forgetting": ["--series", "6", "--steps", "10", "--generations", "1", "--json"],
     "learning": ["--series", "40", "--days", "30", "--json"],
     "simulate": ["--items", "20", "--days", "3", "--json"],
 }
