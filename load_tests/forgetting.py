@@ -4,7 +4,8 @@
 
 The shop sells Poisson amounts with a weekly pattern. In its second regime demand is doubled and the week turned round.
 A net is fitted to the first regime and left alone; its descendants learn on through the second, a generation a week.
-Both then forecast windows of the first regime, of the second, and of the first when it has returned.
+Both then forecast windows of the first regime, of the second, and of the first when it has returned; and so do the
+descendants that have learned on through its first four weeks.
 
 In: sizes. Out: a table, or JSON. Must not know: engines.
 """
@@ -15,6 +16,7 @@ import argparse
 import datetime as dt
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,10 +36,13 @@ from online.lineage import CONTINUING, Lineage
 
 FIRST, SECOND, AGAIN, HORIZON = 280, 84, 56, 14
 WEEK = np.array([0.6, 0.8, 1.0, 1.1, 1.3, 1.5, 0.7])
+BACK = 28
+"""Days of the regime that has returned before it is forecast."""
+
 SPANS = {
     "first": range(FIRST - 60, FIRST - HORIZON, 7),
     "second": range(FIRST + SECOND // 2, FIRST + SECOND - HORIZON, 7),
-    "first again": range(FIRST + SECOND + 28, FIRST + SECOND + AGAIN - HORIZON, 7),
+    "first again": range(FIRST + SECOND + BACK, FIRST + SECOND + AGAIN - HORIZON, 7),
 }
 
 
@@ -71,14 +76,21 @@ def measured(series: int, steps: int, generations: int) -> dict[str, Any]:
         lineage = Lineage(task_dir, nets, Path(scratch) / "line", 7, replace(CONTINUING, steps=max(1, steps // 10)))
         for n in range(1, generations + 1):
             lineage.next(FIRST - 1 + n * SECOND // generations)
-        found = {}
-        for name, folders in (("left alone", nets), ("learned on", lineage.nets)):
-            forecaster = EncoderForecaster([load(folder) for folder in folders], name)
-            found[name] = {
-                span: round(weighted_quantile_loss(panel, forecaster, np.array(cutoffs), max(cutoffs) + HORIZON), 5)
-                for span, cutoffs in SPANS.items()
-            }
+        found = {"left alone": _losses(panel, nets), "learned on": _losses(panel, lineage.nets)}
+        weeks = min(generations, BACK // 7)
+        for n in range(1, weeks + 1):
+            lineage.next(FIRST + SECOND - 1 + n * BACK // weeks)
+        found["learned on since"] = _losses(panel, lineage.nets)
     return {"series": series, "generations": generations, "wql": found}
+
+
+def _losses(panel: Panel, folders: Sequence[Path]) -> dict[str, float]:
+    """WQL by regime."""
+    forecaster = EncoderForecaster([load(folder) for folder in folders], "nets")
+    return {
+        span: round(weighted_quantile_loss(panel, forecaster, np.array(cutoffs), max(cutoffs) + HORIZON), 5)
+        for span, cutoffs in SPANS.items()
+    }
 
 
 def main() -> None:
@@ -93,9 +105,10 @@ def main() -> None:
     if options.json:
         print(json.dumps(found))
         return
-    alone, on = found["wql"]["left alone"], found["wql"]["learned on"]
-    for span in SPANS:
-        print(f"{span:12} left alone {alone[span]:.4f}  learned on {on[span]:.4f}  {on[span] / alone[span] - 1:+.1%}")
+    alone = found["wql"]["left alone"]
+    for name, losses in found["wql"].items():
+        told = "  ".join(f"{span} {losses[span]:.4f} ({losses[span] / alone[span] - 1:+.1%})" for span in SPANS)
+        print(f"{name:16} {told}")
 
 
 if __name__ == "__main__":
