@@ -97,9 +97,9 @@ class Rehearsal:
             windows = np.flatnonzero(cutoffs == day)
             rows = np.union1d(np.flatnonzero(np.isfinite(task.demand[:, day])), task.series[windows])
             batch = day_of(panel, lender, rows, np.full(len(rows), day))
-            published = champion.answer(batch, rows, groups[rows], day + 1)
+            published = champion.answer(batch, rows, groups[rows], task.first_bucket + day + 1)
             if challenger is not None:
-                challenger.answer(batch, rows, groups[rows], day + 1)
+                challenger.answer(batch, rows, groups[rows], task.first_bucket + day + 1)
             if len(windows):
                 at = np.searchsorted(rows, task.series[windows])
                 yield slice(int(windows[0]), int(windows[-1]) + 1), take_forecast(published, at)
@@ -121,7 +121,7 @@ class Rehearsal:
         rows = learner.learned(np.arange(len(self.task.demand)))
         demand = self.task.demand[rows, max(0, day + 1 - SUMS[-1]) : day + 1]
         missing = np.full((len(rows), SUMS[-1] - demand.shape[1]), np.nan, np.float32)
-        return Truth(day, rows, np.concatenate([missing, demand], axis=1), groups[rows])
+        return Truth(self.task.first_bucket + day, rows, np.concatenate([missing, demand], axis=1), groups[rows])
 
 
 def _judge(trial: Trial, champion: Learner, challenger: Learner) -> None:

@@ -70,6 +70,7 @@ def test_the_command_learns_and_says_what_it_was_worth(tmp_path: Path, capsys: p
     told = orjson.loads(capsys.readouterr().out)
     assert set(told["learning"]["rivals"]) == {"published", "model", "baseline"}
     assert told["learning"]["rivals"]["published"]["overall"]["outcomes"] > 0
+    assert [week["begins"] for week in told["learning"]["weeks"]][-1] == "2024-06-24"
     assert len(pl.read_parquet(out)) == told["rows"] == 6 * 2 * 7
     assert run(["backtest", str(task), "--online", "--out", str(out)]) == 0
     assert "day by day, published" in capsys.readouterr().out
