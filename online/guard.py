@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 F64 = npt.NDArray[np.float64]
 
-HALF_LIFE = 28.0
-"""Days after which a loss counts half."""
+HALF_LIVES = (28.0, 1.5)
+"""Days after which a loss counts half: a candidate must have lost less over weeks, and not more these days, so that
+what paid in a peak ends with it."""
 
 LEAST_DAYS = 14.0
 """Days of losses before anything may act: two of each weekday."""
@@ -50,22 +51,27 @@ class Guard:
 
     def __init__(self, horizons: int, candidates: int, *, begin: float, end: float, season: int) -> None:
         per_day = 24 if season == 24 else 1
-        self._fade = 0.5 ** (1 / (HALF_LIFE * per_day))
-        self._least = (1 - self._fade ** (LEAST_DAYS * per_day - 0.5)) / (1 - self._fade)
+        self._fade = 0.5 ** (1 / (np.array(HALF_LIVES) * per_day))
+        slow = float(self._fade[0])
+        self._least = (1 - slow ** (LEAST_DAYS * per_day - 0.5)) / (1 - slow)
         self._begin, self._end = begin, end
         self._losses = np.zeros((horizons, candidates))
+        self._quick = np.zeros((horizons, candidates))
         self._counts = np.zeros(horizons)
         self.acts = [0] * horizons
 
     def add(self, index: int, losses: F64) -> None:
         """Take in what each candidate lost in a bucket at one horizon, (candidates,)."""
-        self._losses[index] = self._losses[index] * self._fade + losses
-        self._counts[index] = self._counts[index] * self._fade + 1
+        slow, quick = self._fade
+        self._losses[index] = self._losses[index] * slow + losses
+        self._quick[index] = self._quick[index] * quick + losses
+        self._counts[index] = self._counts[index] * slow + 1
+        late = self._quick[index] > self._end * self._quick[index, 0]  # of each: whether it has lost more these days
         none, acts = self._losses[index, 0], self.acts[index]
         best = int(self._losses[index].argmin())
-        if self._counts[index] < self._least or self._losses[index, acts] > none * self._end:
+        if self._counts[index] < self._least or self._losses[index, acts] > none * self._end or late[acts]:
             self.acts[index] = 0
-        elif self._losses[index, best] <= self._begin * min(none, self._losses[index, acts]):
+        elif self._losses[index, best] <= self._begin * min(none, self._losses[index, acts]) and not late[best]:
             self.acts[index] = best
 
     def ratio(self, index: int, candidate: int) -> float | None:
@@ -75,10 +81,16 @@ class Guard:
 
     def snapshot(self) -> dict[str, Any]:
         """The sums, as plain values."""
-        return {"losses": self._losses.tobytes(), "counts": self._counts.tobytes(), "acts": self.acts}
+        return {
+            "losses": self._losses.tobytes(),
+            "quick": self._quick.tobytes(),
+            "counts": self._counts.tobytes(),
+            "acts": self.acts,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what `snapshot` gave."""
         self._losses[:] = np.frombuffer(state["losses"], np.float64).reshape(self._losses.shape)
+        self._quick[:] = np.frombuffer(state["quick"], np.float64).reshape(self._quick.shape)
         self._counts[:] = np.frombuffer(state["counts"], np.float64)
         self.acts = list(state["acts"])
