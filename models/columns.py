@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.forecast import LEVELS
+from models.forecast import LEVELS, buckets_per_day
 from models.windows import SEASONS, WEEKS, Windows
 
 LEAST = 0.02
@@ -146,7 +146,7 @@ class _Past:
         self.blocks = self.newest.reshape(len(w), SEASONS, w.season).flip(2).transpose(1, 2).contiguous()
         self.blocks_seen = torch.isfinite(self.blocks)
         self.week_known = torch.isfinite(w.weeks)
-        self.week_rate = torch.where(self.week_known, w.weeks, 0.0) / (7 * (24 if w.season == 24 else 1))
+        self.week_rate = torch.where(self.week_known, w.weeks, 0.0) / (7 * buckets_per_day(w.season))
         self.mean_all = self.mean(SEASONS * w.season)
         self.mean_16w, self.mean_life = self.week_mean(16), self.week_mean(WEEKS)
         least = LEAST * 7 / w.season

@@ -181,6 +181,17 @@ class Forecaster(Protocol):
         ...
 
 
+def buckets_per_day(season: int) -> int:
+    """Buckets of a day, by the buckets of a season: 24 of hours, 1 of days.
+
+    Examples
+    --------
+    >>> buckets_per_day(24), buckets_per_day(7)
+    (24, 1)
+    """
+    return 24 if season == 24 else 1
+
+
 def attribute_code(word: str) -> int:
     """A number for a word, the same on every machine: CRC-32, so that batches hold no text.
 

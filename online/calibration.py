@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.forecast import LEVELS
+from models.forecast import LEVELS, buckets_per_day
 from online.scores import SCORE_LEVELS
 
 F32 = npt.NDArray[np.float32]
@@ -52,9 +52,6 @@ MOST_LAG = 0.35
 
 MOST_OWN = 0.3
 """How far a tier may lie from all."""
-
-PICK = [LEVELS.index(level) for level in SCORE_LEVELS]
-"""Indices of `SCORE_LEVELS` among the levels of forecasts."""
 
 _TIER_OF_ONE = 4  # expected demand from 1 to 2
 _TRACKED = np.array(SCORE_LEVELS)
@@ -103,6 +100,7 @@ class Calibration:
     --------
     A model that takes for uniform between 0 and 1 what lies between .25 and .75:
 
+    >>> from online.scores import PICK
     >>> random, calibration = np.random.default_rng(1), Calibration((1,), 7)
     >>> said = np.tile(np.float32(LEVELS), (200, 1))
     >>> for _ in range(200):
@@ -113,7 +111,7 @@ class Calibration:
     """
 
     def __init__(self, horizons: tuple[int, ...], season: int) -> None:
-        per_day = 24 if season == 24 else 1
+        per_day = buckets_per_day(season)
         # A forecast is met only h buckets later: a step that is too large for the delay would overshoot and swing.
         self._steps, self._hurried = (
             np.array([min(step, MOST_LAG / h * per_day) for h in horizons]) / per_day for step in (STEP, HURRIED_STEP)

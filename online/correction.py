@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from models.forecast import F32, Basis, Bools, Forecast
 from online.calibration import Reading, between, tiers_of
-from online.outcomes import PICK
 from online.pending import MOST
+from online.scores import PICK
 
 I64 = npt.NDArray[np.int64]
 

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.forecast import buckets_per_day
+
 F64 = npt.NDArray[np.float64]
 
 HALF_LIVES = (28.0, 1.5)
@@ -41,16 +43,16 @@ class Guard:
     >>> guard = Guard(1, 2, begin=0.995, end=1.0, season=7)
     >>> for _ in range(20):
     ...     guard.add(0, np.array([10.0, 9.0]))
-    >>> guard.acts[0], guard.ratio(0, 1)
-    (1, 0.9)
+    >>> guard.acts
+    [1]
     >>> for _ in range(20):
     ...     guard.add(0, np.array([10.0, 13.0]))
-    >>> int(guard.acts[0])
-    0
+    >>> guard.acts
+    [0]
     """
 
     def __init__(self, horizons: int, candidates: int, *, begin: float, end: float, season: int) -> None:
-        per_day = 24 if season == 24 else 1
+        per_day = buckets_per_day(season)
         self._fade = 0.5 ** (1 / (np.array(HALF_LIVES) * per_day))
         slow = float(self._fade[0])
         self._least = (1 - slow ** (LEAST_DAYS * per_day - 0.5)) / (1 - slow)
@@ -73,11 +75,6 @@ class Guard:
             self.acts[index] = 0
         elif self._losses[index, best] <= self._begin * min(none, self._losses[index, acts]) and not late[best]:
             self.acts[index] = best
-
-    def ratio(self, index: int, candidate: int) -> float | None:
-        """Loss of a candidate over that of the first; None before there is any."""
-        none = self._losses[index, 0]
-        return round(float(self._losses[index, candidate] / none), 6) if none else None
 
     def snapshot(self) -> dict[str, Any]:
         """The sums, as plain values."""

@@ -23,10 +23,9 @@ from online.calibration import TIERS, Calibration, tiers_of
 from online.correction import Correction, expected_of
 from online.drift import Change, Drift
 from online.guard import Guard
-from online.outcomes import PICK
 from online.pending import MOST, Pending, packed, unpacked
 from online.residuals import Residuals
-from online.scores import Scores, pinball
+from online.scores import PICK, Scores, pinball
 from online.weeks import Weeks
 
 F16 = npt.NDArray[np.float16]
@@ -47,10 +46,11 @@ SUMS: tuple[int, ...] = (7, 14)
 RIVALS = ("published", "model", "baseline")
 """Who is scored on the same outcomes: what was published, the model's own answer, and the baseline's."""
 
-NONE, GROUPS, SERIES = range(3)
+FACTORS = ("none", "groups", "series")
 """Factors of which the guard lets one act: none, that of the group, or that and the series' own."""
 
-PLAIN, READ = range(2)
+READ = 1
+"""What the guard of levels says where others are read; 0 where they are not."""
 
 _SAID, _BASE, _READ = (slice(n * len(PICK), (n + 1) * len(PICK)) for n in range(3))
 _LOGS = slice(3 * len(PICK), 3 * len(PICK) + 2)
@@ -137,7 +137,7 @@ class Learner:
         self._sum_cells = Pending("learner/sums", most, _SUM_WIDTH, open_buckets, SUMS)
         self.residuals = Residuals(most, LEARNED, season)
         self.calibration, self.sum_calibration = Calibration(LEARNED, season), Calibration(SUMS, season)
-        self.factors = Guard(len(LEARNED), 3, begin=0.995, end=1.0, season=season)
+        self.factors = Guard(len(LEARNED), len(FACTORS), begin=0.995, end=1.0, season=season)
         self.reads = Guard(len(LEARNED), 2, begin=1.002, end=1.004, season=season)
         self.sum_reads = Guard(len(SUMS), 2, begin=1.002, end=1.004, season=season)
         self.drift = Drift(season)
@@ -297,12 +297,9 @@ class Learner:
     def acting(self) -> dict[str, dict[str, Any]]:
         """What is applied to forecasts now, by horizon: which factors, and whether other levels are read."""
         return {
-            str(h): {"factors": _FACTORS[self.factors.acts[n]], "levels": self.reads.acts[n] == READ}
+            str(h): {"factors": FACTORS[self.factors.acts[n]], "levels": self.reads.acts[n] == READ}
             for n, h in enumerate(self.horizons)
         }
-
-
-_FACTORS = ("none", "groups", "series")
 
 
 def _met(published: F32, sold: F32) -> Met:

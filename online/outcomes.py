@@ -14,15 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.forecast import LEVELS
 from online.pending import HORIZONS, Pending, packed, unpacked
-from online.scores import SCORE_LEVELS
+from online.scores import PICK
 
 F32 = npt.NDArray[np.float32]
 Slots = npt.NDArray[np.integer[Any]]
-
-PICK = [LEVELS.index(level) for level in SCORE_LEVELS]
-"""Indices of the levels that are kept: five levels of each pending target take 610 bytes a series."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +44,7 @@ class Matured:
 
 
 class Outcomes:
-    """Pending forecasts per slot.
+    """Pending forecasts per slot: five levels of each pending target take 610 bytes a series.
 
     Parameters
     ----------
@@ -57,6 +53,7 @@ class Outcomes:
 
     Examples
     --------
+    >>> from models.forecast import LEVELS
     >>> outcomes = Outcomes(4)
     >>> quantiles = np.ones((1, 28, len(LEVELS)), np.float32)
     >>> outcomes.publish(np.array([2]), 100, quantiles)  # step 1 is bucket 100

@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.forecast import buckets_per_day
+
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -82,7 +84,7 @@ class Residuals:
     """
 
     def __init__(self, max_series: int, horizons: tuple[int, ...], season: int) -> None:
-        per_day = 24 if season == 24 else 1
+        per_day = buckets_per_day(season)
         self._horizons = horizons
         self._slow = [
             min(int(np.searchsorted(np.array(HALF_LIVES) * per_day, h)), len(HALF_LIVES) - 1) for h in horizons

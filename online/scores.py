@@ -12,10 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.forecast import LEVELS
+
 F32 = npt.NDArray[np.float32]
 
 SCORE_LEVELS: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Levels kept of each published forecast: the ends give the 80 % interval, the middle the median."""
+
+PICK = [LEVELS.index(level) for level in SCORE_LEVELS]
+"""Their indices among the levels of forecasts."""
 
 _LOW, _MID, _HIGH = 0, 2, 4
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.forecast import buckets_per_day
+
 F64 = npt.NDArray[np.float64]
 
 KEPT = 156
@@ -39,7 +41,7 @@ class Weeks:
     """
 
     def __init__(self, rivals: tuple[str, ...], season: int) -> None:
-        self._rivals, self._per_day = rivals, 24 if season == 24 else 1
+        self._rivals, self._per_day = rivals, buckets_per_day(season)
         self._sums: dict[int, F64] = {}
 
     def add(self, bucket: int, outcomes: int, demand: float, losses: F64, inside: npt.NDArray[Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.forecast import F32, Bools, Forecast, ForecastBatch, Forecaster
+from models.forecast import F32, Bools, Forecast, ForecastBatch, Forecaster, buckets_per_day
 from streams.buckets import Buckets, ZoneState
 from streams.calendar import Holidays
 from streams.catalog import Catalog, ListedPrices
@@ -117,7 +117,7 @@ class Refresh:
 
     def keep(self, slots: Slots, forecast: Forecast) -> None:
         """Keep what decisions need of forecasts."""
-        scale = 1 if self._buckets.width.season == 7 else 24
+        scale = buckets_per_day(self._buckets.width.season)
         per_day = forecast.cumulative_mean[:, min(7 * scale, self.horizon) - 1] / min(7, self.horizon / scale)
         self.table["per_day"][slots] = per_day + np.float32(1)  # shifted by one: zero means never forecast
         self.table.touch(slots)

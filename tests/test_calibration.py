@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.forecast import F32, LEVELS
-from online.calibration import PICK, TIERS, Calibration, tiers_of
+from online.calibration import TIERS, Calibration, tiers_of
+from online.scores import PICK
 
 ROWS = 300
 TIER = np.full(ROWS, 4)
