@@ -15,7 +15,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,11 +57,14 @@ class Finetuned:
         Candidates that were compared, or were given; empty where there was too little to compare, or nothing to choose.
     nets
         What each is, and where it began.
+    recipe
+        By which they were fitted, but for seeds and modes.
     """
 
     folders: list[Path]
     choices: list[Choice]
     nets: list[Net]
+    recipe: Recipe
 
     def forecaster(self, name: str) -> EncoderForecaster:
         """All nets as one forecaster."""
@@ -151,11 +154,19 @@ def finetune(
         processing.results([processing.pool.submit(_keep, job, folder) for job, folder in pairs])
     if progress is not None:
         progress(1.0)  # a fit that was over before, or that stopped early, tells of fewer steps
-    return Finetuned(folders, list(choices), nets)
+    return Finetuned(folders, list(choices), nets, recipe)
 
 
 def continued(
-    task_dir: Path, folders: Sequence[Path], out: Path, last: int, recipe: Recipe, *, processes: int | None = None
+    task_dir: Path,
+    folders: Sequence[Path],
+    out: Path,
+    last: int,
+    recipe: Recipe,
+    *,
+    anew: Mapping[int, Net] | None = None,
+    fresh: Recipe | None = None,
+    processes: int | None = None,
 ) -> list[Path]:
     """Let nets learn on from where they are, from all windows up to the column `last`; their new folders come back.
 
@@ -170,6 +181,10 @@ def continued(
         Of the nets as they are.
     recipe
         Few steps at a low rate; its seed should differ from time to time.
+    anew
+        Nets that do not learn on but are fitted anew, by their place among the folders.
+    fresh
+        Recipe of those.
 
     Raises
     ------
@@ -179,12 +194,14 @@ def continued(
         If a folder holds no net.
     """
     kept = [out / str(number) for number in range(len(folders))]
-    with _Processes(processes, recipe.steps * len(folders), None) as processing:
-        jobs = [
-            _Job(task_dir, last, own_net(folder), replace(recipe, seed=recipe.seed + n), Keeping())
-            for n, folder in enumerate(folders)
-        ]
-        pairs = zip(jobs, kept, strict=True)
+    jobs = []
+    for number, folder in enumerate(folders):
+        net = (anew or {}).get(number)
+        own = recipe if net is None else replace(fresh or Recipe(), mode=net.mode)
+        own = replace(own, seed=recipe.seed + number)
+        jobs.append(_Job(task_dir, last, net or own_net(folder), own, Keeping()))
+    with _Processes(processes, sum(job.recipe.steps for job in jobs), None) as processing:
+        pairs = sorted(zip(jobs, kept, strict=True), key=lambda pair: -pair[0].recipe.steps)  # the longest first
         processing.results([processing.pool.submit(_keep, job, folder) for job, folder in pairs])
     return kept
 

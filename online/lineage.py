@@ -12,11 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from models.crew import Net
 from models.finetune import continued
 from models.recipe import Recipe
 
 CONTINUING = Recipe(steps=200, rate=5e-4)
 """Of a generation: a tenth of a fit. What other ways gave is in docs/learning.md."""
+
+FRESH = Recipe()
+"""Of a net that is fitted anew."""
 
 KEPT = 2
 """Generations whose folders are kept: the one that answers or is on trial, and the one before it."""
@@ -37,7 +41,12 @@ class Lineage:
     every_buckets
         Between two generations.
     recipe
-        Of one generation.
+        Of nets that learn on.
+    origins
+        What the nets were before they were fitted. Where it is known, one net of each generation, in turn, is fitted
+        anew by the recipe `fresh`; the others learn on.
+    fresh
+        Of a net that is fitted anew.
     generation
         How many there have been.
     """
@@ -47,6 +56,8 @@ class Lineage:
     out: Path
     every_buckets: int = 7
     recipe: Recipe = CONTINUING
+    origins: Sequence[Net] = ()
+    fresh: Recipe = FRESH
     _born: int | None = field(default=None, init=False)
     generation: int = field(default=0, init=False)
 
@@ -58,9 +69,10 @@ class Lineage:
 
     def next(self, last: int) -> Sequence[Path]:
         """Fit the next generation to what lies at or before a bucket; folders of its nets come back."""
+        anew = dict([list(enumerate(self.origins))[self.generation % len(self.origins)]]) if self.origins else {}
         self.generation, self._born = self.generation + 1, last
         folder = self.out / f"generation-{self.generation}"
         recipe = replace(self.recipe, seed=self.recipe.seed + 1000 * self.generation)
-        self.nets = continued(self.task_dir, self.nets, folder, last, recipe)
+        self.nets = continued(self.task_dir, self.nets, folder, last, recipe, anew=anew, fresh=self.fresh)
         shutil.rmtree(self.out / f"generation-{self.generation - KEPT}", ignore_errors=True)
         return self.nets

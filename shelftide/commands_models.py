@@ -19,6 +19,7 @@ from shelftide.fitting_options import Fitting, ModeOption, Seed, Seeds, StartOpt
 from shelftide.report import Json, print_json, print_table, sharing
 
 if TYPE_CHECKING:
+    from models.finetune import Finetuned
     from models.forecast import Forecast, Forecaster
     from models.judge import Judge
     from models.task import Task
@@ -103,17 +104,17 @@ def backtest(
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="shelftide-backtest-") as folder:
+        fitted: Finetuned | None = None
         if refit:
             forecaster = refit_nets(judge.task, task_dir, Path(folder), fitting, figures)
         else:
-            forecaster = _forecaster(model, task_dir, Path(folder), fitting, figures)
+            forecaster, fitted = _forecaster(model, task_dir, Path(folder), fitting, figures)
         started_s = time.perf_counter()
         with sharing(f"forecasting {task_dir} with {forecaster.name}") as progress:
             watch = judge.telling(progress)
             said = None
             if online:
-                nets = Path(folder) if model == "finetuned" else None
-                said = _learned(judge.task, task_dir, forecaster, nets, continual, figures)
+                said = _learned(judge.task, task_dir, forecaster, fitted, continual, figures)
             figures["rows"] = write_backtest(judge.task, forecaster, out, cumulative=cumulative, watch=watch, said=said)
         figures["seconds"] = round(time.perf_counter() - started_s, 3)
         figures["measures"] = measures(judge)
@@ -148,7 +149,7 @@ def _learned(
     task: Task,
     task_dir: Path,
     forecaster: Forecaster,
-    nets: Path | None,
+    fitted: Finetuned | None,
     continual: int | None,
     figures: dict[str, Any],
 ) -> Iterator[tuple[slice, Forecast]]:
@@ -160,11 +161,13 @@ def _learned(
 
     per_day = 24 if task.file.freq == "h" else 1
     learner = Learner(forecaster.name, len(task.ids), task.file.season)
-    rehearsal = Rehearsal(task, forecaster, 0 if nets else WARM_DAYS * per_day)
+    rehearsal = Rehearsal(task, forecaster, 0 if fitted else WARM_DAYS * per_day)
     with tempfile.TemporaryDirectory(prefix="shelftide-lineage-") as scratch:
         if continual is not None:
-            folders = sorted(nets.iterdir()) if nets else [SHIPPED]
+            folders = fitted.folders if fitted else [SHIPPED]
             rehearsal.lineage = Lineage(task_dir, folders, Path(scratch), continual * per_day)
+            if fitted:
+                rehearsal.lineage.origins, rehearsal.lineage.fresh = fitted.nets, fitted.recipe
         yield from rehearsal.answers(learner)
         figures["learning"] = {**learner.summary(), "acting": learner.acting()}
         if rehearsal.lineage is not None:
@@ -202,11 +205,14 @@ def _judged(judge: Judge, forecaster: Forecaster, policy: str) -> Backtest:
     return Backtest(judge, forecaster, policy, inputs)
 
 
-def _forecaster(model: str, task_dir: Path, out: Path, fitting: Fitting, figures: dict[str, Any]) -> Forecaster:
-    """Who answers, fitted to what lies before the first cutoff where it is to be; its nets go to a folder."""
+def _forecaster(
+    model: str, task_dir: Path, out: Path, fitting: Fitting, figures: dict[str, Any]
+) -> tuple[Forecaster, Finetuned | None]:
+    """Who answers, and its nets where they were fitted to what lies before the first cutoff, in a folder."""
     from models.baseline import SeasonalWindow
     from models.named import PRETRAINED, SHIPPED, forecaster_named
 
     if model == "finetuned":
-        return fit_nets(task_dir, out, fitting, figures).forecaster(f"finetuned-{fitting.seeds}")
-    return forecaster_named(PRETRAINED, SHIPPED) if model == "pretrained" else SeasonalWindow()
+        fitted = fit_nets(task_dir, out, fitting, figures)
+        return fitted.forecaster(f"finetuned-{fitting.seeds}"), fitted
+    return forecaster_named(PRETRAINED, SHIPPED) if model == "pretrained" else SeasonalWindow(), None
