@@ -32,7 +32,7 @@ from load_tests.kafka.stage import Share, Stage, arguments, machine, stage
 from load_tests.kafka.waiting import wait_idle
 from load_tests.kafka.worker import Worker, WorkerError
 from streams.engine import Engine, EngineConfig
-from streams.kafka.ledger import Ledger
+from streams.kafka.ledger import Ledger, of_engine
 
 PAST_DAYS, CAUGHT_UP_S, SLACK_S, TIMEOUT_S = 28, 10.0, 1.5, 180.0
 LOOK_S, NOTE_S = 0.05, 10.0
@@ -131,7 +131,7 @@ def parts(stage: Stage, items: int) -> dict[str, Any]:
         size += sum(len(key) + len(value) for key, value in found.items())
         records += len(found)
         engine, began_s = Engine(EngineConfig(max_series=max(100_000, items), base_currency="GBP")), time.perf_counter()
-        engine.restore(found)
+        engine.restore(of_engine(found))
         restore_s.append(time.perf_counter() - began_s)
     return {
         "reading_s": [round(one, 2) for one in read_s],

@@ -100,6 +100,7 @@ class _Job:
     batch: ForecastBatch
     future: Future[Answer]
     submitted_s: float
+    forecaster: Forecaster
     cause: str = ""
     reason: str = ""
 
@@ -168,7 +169,9 @@ class Executor:
 
     # -- what the shell sees
 
-    def submit(self, batch: ForecastBatch, done: Callable[[Answer], None] | None = None) -> Future[Answer]:
+    def submit(
+        self, batch: ForecastBatch, done: Callable[[Answer], None] | None = None, forecaster: Forecaster | None = None
+    ) -> Future[Answer]:
         """Have a batch answered.
 
         Parameters
@@ -178,6 +181,8 @@ class Executor:
         done
             Called with the answer by the thread that has it, and must return at once. Where there is none (the
             fallback failed too, the executor was closed, the future cancelled) only the future tells.
+        forecaster
+            Another model than the executor's.
 
         Returns
         -------
@@ -188,7 +193,7 @@ class Executor:
         ForecastError
             If the executor is closed.
         """
-        job = _Job(batch, Future(), self._clock())
+        job = _Job(batch, Future(), self._clock(), forecaster or self._forecaster)
         if done is not None:
             job.future.add_done_callback(lambda future: _tell(future, done))
         with self._change:
@@ -267,7 +272,7 @@ class Executor:
     def _work(self) -> None:
         """Have batch after batch answered by the model, until abandoned or closed."""
         while (job := self._take()) is not None:
-            self._settle(job, self._ask(job.batch))
+            self._settle(job, self._ask(job))
 
     def _mine(self) -> bool:
         """Tell whether the calling thread is the model thread that counts."""
@@ -291,12 +296,11 @@ class Executor:
                 self._change.wait()
             return None
 
-    def _ask(self, batch: ForecastBatch) -> Answer | str:
+    def _ask(self, job: _Job) -> Answer | str:
         """Let the model answer; a sentence where it failed."""
-        start_s = self._clock()
+        start_s, model = self._clock(), job.forecaster
         try:
-            model = self._forecaster.name
-            return Answer(self._pieces.ask(batch, self._mine), model, None, self._clock() - start_s)
+            return Answer(self._pieces.ask(job.batch, self._mine, model), model.name, None, self._clock() - start_s)
         except BaseException as error:  # foreign code: whatever it raises, this thread goes on
             return f"model failed: {_words(error)}"
 

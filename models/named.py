@@ -24,6 +24,8 @@ SHIPPED = Path(__file__).parent / "weights" / "retail-1"
 
 BASELINE, PRETRAINED, CHAMPION = "baseline", "pretrained", "champion"
 
+_SHIPPED_NAME = SHIPPED.name
+
 CHANNELS = ("price",)
 """History that every encoder reads beyond demand."""
 
@@ -105,10 +107,36 @@ def forecaster_named(name: str, registry: Path, device: str = "cpu") -> Forecast
     >>> forecaster_named("pretrained", Path("nowhere")).name
     'retail-1@sha256:...'
     """
-    if name == BASELINE:
-        return SeasonalWindow()
-    if name == PRETRAINED:
-        return LateEncoder(read_model(SHIPPED), device)
-    if name != CHAMPION and (Path(name) / CARD).is_file():
+    if name == CHAMPION:
+        return LateEncoder(Registry(registry).show(), device)
+    if name not in (BASELINE, PRETRAINED) and (Path(name) / CARD).is_file():
         return LateEncoder(read_model(Path(name)), device)
-    return LateEncoder(Registry(registry).show(None if name == CHAMPION else name), device)
+    return registered(name, registry, device)
+
+
+def registered(name: str, registry: Path, device: str = "cpu") -> Forecaster:
+    """The forecaster of a name that comes from outside: no path of this machine, and never whoever is champion now.
+
+    Parameters
+    ----------
+    name
+        Digest or published name of a model of the registry; also ``baseline`` and ``pretrained``, under either name.
+    registry, device
+        As of `forecaster_named`.
+
+    Raises
+    ------
+    ForecastError
+        If there is no such model, or it is damaged.
+
+    Examples
+    --------
+    >>> registered("baseline-1", Path("nowhere")).name
+    'baseline-1'
+    """
+    if name in (BASELINE, SeasonalWindow().name):
+        return SeasonalWindow()
+    shipped = read_model(SHIPPED) if name == PRETRAINED or name.startswith(_SHIPPED_NAME) else None
+    if shipped is not None and name in (PRETRAINED, shipped.name):
+        return LateEncoder(shipped, device)
+    return LateEncoder(Registry(registry).show(name), device)

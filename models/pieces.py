@@ -49,7 +49,9 @@ class Pieces:
         self.out_of_memory = 0
         self._forecaster, self._rows, self._calm = forecaster, rows, 0
 
-    def ask(self, batch: ForecastBatch, wanted: Callable[[], bool] = lambda: True) -> Forecast:
+    def ask(
+        self, batch: ForecastBatch, wanted: Callable[[], bool] = lambda: True, forecaster: Forecaster | None = None
+    ) -> Forecast:
         """Forecast every row of a batch.
 
         Parameters
@@ -58,6 +60,8 @@ class Pieces:
             The rows.
         wanted
             Asked before each call whether anybody still waits.
+        forecaster
+            Another model than the usual one.
 
         Raises
         ------
@@ -73,16 +77,16 @@ class Pieces:
                 raise UnwantedError
             rows = self.rows_per_call
             part = batch if start == 0 and len(batch) <= rows else take(batch, slice(start, start + rows))
-            if (forecast := self._call(part)) is None:
+            if (forecast := self._call(forecaster or self._forecaster, part)) is None:
                 continue
             parts.append(forecast)
             start += len(part)
         return _join(parts)
 
-    def _call(self, part: ForecastBatch) -> Forecast | None:
+    def _call(self, forecaster: Forecaster, part: ForecastBatch) -> Forecast | None:
         """Call the model once; None where memory ran out and fewer rows may fit."""
         try:
-            forecast = self._forecaster.forecast(part)
+            forecast = forecaster.forecast(part)
         except Exception as error:
             if not _out_of_memory(error) or len(part) <= 1:
                 raise

@@ -43,6 +43,9 @@ promotions of every other week would make all days alike that lie a fortnight ap
 SUMS: tuple[int, ...] = (7, 14)
 """Buckets that sums are held against: lead times of a week or two."""
 
+OF_MODEL = "learner/model/"
+"""How keys of records begin that hold what was learned of one model."""
+
 RIVALS = ("published", "model", "baseline")
 """Who is scored on the same outcomes: what was published, the model's own answer, and the baseline's."""
 
@@ -253,16 +256,28 @@ class Learner:
                 yield key, {**payload, "model": self.model}
         if self._changed:
             self._changed = False
-            parts = {name: part.snapshot() for name, part in self._parts().items()}
-            own = {"residuals": self.residuals.snapshot(most), "seen": self._seen}
-            yield f"learner/model/{self.model}", {**parts, **own}
+            yield self.key, self.snapshot(most)
+
+    @property
+    def key(self) -> str:
+        """Of the record that holds what was learned of the model, but for what waits."""
+        return f"{OF_MODEL}{self.model}"
+
+    def snapshot(self, used: int) -> dict[str, Any]:
+        """What was learned, as plain values, with that of the first `used` slots."""
+        parts = {name: part.snapshot() for name, part in self._parts().items()}
+        return {**parts, "residuals": self.residuals.snapshot(used), "seen": self._seen}
+
+    def waiting(self) -> list[str]:
+        """Keys of the records in which answers wait for their truth."""
+        return [*self._cells.occupied(), *self._sum_cells.occupied()]
 
     def restore(self, key: str, payload: dict[str, Any]) -> None:
         """Take over one payload of `changes`; what waits for another model's sake is let go."""
-        if not key.startswith("learner/model/"):
+        if not key.startswith(OF_MODEL):
             if payload["model"] == self.model:
                 (self._cells if key.startswith("learner/cells/") else self._sum_cells).restore(key, payload)
-        elif key == f"learner/model/{self.model}":
+        elif key == self.key:
             for name, part in self._parts().items():
                 part.restore(payload[name])
             self.residuals.restore(payload["residuals"])

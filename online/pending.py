@@ -94,6 +94,19 @@ class Pending:
                 self._touch(index, column, np.array([slot // self._block_rows]))
             cell[slot] = 0
 
+    def occupied(self) -> list[str]:
+        """Keys of the records in which something may wait: as it stands, or as it was when last written."""
+        keys = set()
+        for index, cell in enumerate(self.cells):
+            for column in range(cell.shape[1]):
+                waits = np.flatnonzero(cell[:, column, 0]) // self._block_rows
+                changed = np.flatnonzero(self._written.get((index, column), ()))
+                keys |= {self._key(index, column, block) for block in (*waits.tolist(), *changed.tolist())}
+        return sorted(keys)
+
+    def _key(self, index: int, column: int, block: int) -> str:
+        return f"{self._name}/{index}/{column}/{block}"
+
     def _touch(self, index: int, column: int, blocks: npt.NDArray[np.integer[Any]]) -> None:
         changed = self._written.get((index, column))
         if changed is None:
@@ -106,7 +119,7 @@ class Pending:
             for block in np.flatnonzero(changed).tolist():
                 start = block * self._block_rows
                 part = self.cells[index][start : min(start + self._block_rows, used), column]
-                yield f"{self._name}/{index}/{column}/{block}", {"start": start, "cells": part.tobytes()}
+                yield self._key(index, column, block), {"start": start, "cells": part.tobytes()}
         self._written.clear()
 
     def restore(self, key: str, payload: dict[str, Any]) -> None:

@@ -10,15 +10,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from shelftide.options import Bootstrap, Prefix, SettingsFile, kafka_options
 from shelftide.report import Json, moment, note, print_json, print_table, working
 
 if TYPE_CHECKING:
     from models.model_folder import Card, Model
     from models.registry import Change, Entry, Registry
+    from streams.kafka.settings import KafkaSettings
 
 app = typer.Typer(
     help="Keep fitted models by their digest, and choose the champion among them.",
@@ -42,6 +44,14 @@ Former = Annotated[str | None, typer.Argument(metavar="[MODEL]", help=f"{MODEL_H
 Trained = Annotated[
     Path,
     typer.Argument(metavar="FOLDER", exists=True, file_okay=False, help="What `shelftide train --out` wrote."),
+]
+Live = Annotated[
+    bool,
+    typer.Option(
+        "--live",
+        help="Tell running workers as well: all shards answer with it from their next commit on. Without it workers "
+        "learn of it when they start again.",
+    ),
 ]
 Keep = Annotated[int, typer.Option(metavar="N", min=0, help="How many of the newest stay.")]
 
@@ -91,29 +101,50 @@ def show(model: MaybeModel = None, registry: RegistryFolder = None, json: Json =
 
 
 @app.command("promote")
-def promote(model: Model_, registry: RegistryFolder = None, json: Json = False) -> None:
+def promote(
+    model: Model_,
+    registry: RegistryFolder = None,
+    live: Live = False,
+    settings: SettingsFile = None,
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    json: Json = False,
+) -> None:
     """Make a model the champion: the one that answers where none is named.
 
     Reads the model in DIR and loads it, as who answers with it would.
 
-    Writes DIR/champion.json. The champions before it can be brought back by `rollback`.
+    Writes DIR/champion.json. The champions before it can be brought back by `rollback`. With --live also a command to
+    the topic engine.command.v1; what became of it stands in engine.model.v1, a record of each shard.
     """
+    workers = _workers(live, settings, bootstrap, prefix)
     chosen = registry_at(registry)
     with working(f"loading {model}"):
         change = chosen.promote(model, at_ms=_now_ms())
-    _print_change("promoted", chosen, change, json)
+    _print_change("promoted", chosen, change, _told("promote", chosen, change, workers), json)
 
 
 @app.command("rollback")
-def rollback(model: Former = None, registry: RegistryFolder = None, json: Json = False) -> None:
+def rollback(
+    model: Former = None,
+    registry: RegistryFolder = None,
+    live: Live = False,
+    settings: SettingsFile = None,
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    json: Json = False,
+) -> None:
     """Bring back the champion before the present one, or an earlier one, byte for byte.
 
     Reads that model in DIR, and checks every byte of it.
 
-    Writes DIR/champion.json. Champions after it are forgotten as such; their models stay.
+    Writes DIR/champion.json. Champions after it are forgotten as such; their models stay. With --live also a command
+    to the topic engine.command.v1; what became of it stands in engine.model.v1, a record of each shard.
     """
+    workers = _workers(live, settings, bootstrap, prefix)
     chosen = registry_at(registry)
-    _print_change("rolled back", chosen, chosen.rollback(model), json)
+    change = chosen.rollback(model)
+    _print_change("rolled back", chosen, change, _told("rollback", chosen, change, workers), json)
 
 
 @app.command("add")
@@ -164,16 +195,41 @@ def added(folder: Path, registry: Path | None) -> dict[str, Any]:
     return {"registry": str(chosen.folder), "digest": digest, "name": name, "new": digest not in before}
 
 
-def _print_change(what: str, chosen: Registry, change: Change, json: bool) -> None:
+def _workers(live: bool, settings: Path | None, bootstrap: str | None, prefix: str | None) -> KafkaSettings | None:
+    """Where the workers are that are to be told, None where none are."""
+    if live:
+        from shelftide.settings_sources import read_settings
+
+        return read_settings(settings, kafka_options(bootstrap, prefix)).kafka
+    for value, option in ((settings, "--settings"), (bootstrap, "--bootstrap"), (prefix, "--prefix")):
+        if value is not None:
+            raise typer.BadParameter("says where workers are; say --live to tell them", param_hint=option)
+    return None
+
+
+def _told(what: Literal["promote", "rollback"], chosen: Registry, change: Change, to: KafkaSettings | None) -> str:
+    """Id of the command that workers were told by, empty where they were not."""
+    if to is None:
+        return ""
+    from streams.kafka.commands import tell_workers
+
+    with working(f"telling the workers at {to.bootstrap_servers}"):
+        return tell_workers(to, what, _name(change.champion, _names(chosen)))
+
+
+def _print_change(what: str, chosen: Registry, change: Change, command: str, json: bool) -> None:
     names = _names(chosen)
     name, former = _name(change.champion, names), change.former and _name(change.former, names)
     if json:
-        told = {"champion": change.champion, "former": change.former, "name": name, "former_name": former}
+        told = {"champion": change.champion, "former": change.former, "name": name, "former_name": former,
+                "command": command or None}  # fmt: skip
         print_json({"registry": str(chosen.folder), **told})
     elif change.champion == change.former:
         note(f"{name} is the champion already")
     else:
         print_table(what, [("champion", name), ("before", former or "none")])
+    if command:
+        note(f"workers were told ({command}); each shard says in engine.model.v1 what became of it")
 
 
 def _names(chosen: Registry) -> dict[str, str]:

@@ -87,7 +87,9 @@ def worker(
         given = [text for name, value in options.items() if value is not None for text in (name, str(value))]
         return run_processes(processes, given, chosen.worker.instance_id, chosen.worker.metrics_port)
     set_up(chosen.worker.log_format, chosen.worker.log_level)
-    config = WorkerConfig(chosen.engine(), chosen.kafka, chosen.worker, chosen.partitioner, chosen.forecaster())
+    config = WorkerConfig(
+        chosen.engine(), chosen.kafka, chosen.worker, chosen.partitioner, chosen.forecaster(), chosen.find_model
+    )
     name, lock = chosen.worker.instance_id, None
     if name is None:
         name, lock = free_instance(chosen.worker.state_folder, chosen.kafka.application_id)

@@ -180,6 +180,12 @@ class Settings(BaseSettings):
 
         return forecaster_named(self.model.name, self.model.registry.expanduser(), self.model.device)
 
+    def find_model(self, name: str) -> Forecaster:
+        """The model that a command names; raises `models.forecast.ForecastError` where there is none here."""
+        from models.named import registered
+
+        return registered(name, self.model.registry.expanduser(), self.model.device)
+
     def redacted(self) -> dict[str, Any]:
         """Names and values as JSON has them, tables inside, secrets as stars."""
         return self.model_dump(mode="json")

@@ -104,16 +104,9 @@ class Engine:
         self.catalog, self.listed, self.holidays = Catalog(), ListedPrices(config.max_series), Holidays()
         chosen = forecaster or SeasonalWindow()
         self.refresh = Refresh(
-            chosen,
-            config.horizon,
-            self.series,
-            self.buckets,
-            self.catalog,
-            self.listed,
-            self.holidays,
-            shard,
+            chosen, config.horizon, self.series, self.buckets, self.catalog, self.listed, self.holidays, shard,
             chosen.channels,
-        )
+        )  # fmt: skip
         self.positions = Positions(config.max_series)
         self.prices = PriceAlerts(config.prices, config.max_series)
         on = config.price_model != "off"
@@ -328,6 +321,11 @@ class Engine:
     def model(self) -> str:
         """Name of the forecaster that answers."""
         return self.refresh.forecaster.name
+
+    def adopt(self, forecaster: Forecaster) -> None:
+        """Let another model answer from the next forecast on; what was learned of the former acts on it no more."""
+        self.refresh.adopt(forecaster)
+        self.learning.adopt()
 
     def gather(self, rows: int = TILE_ROWS) -> Request | None:
         """The next request for forecasts: of one zone, at most so many rows, most urgent first; None if none is due.

@@ -85,6 +85,8 @@ class Facts:
             Kind.ITEM_RETIRED: self._retire,
             Kind.DAY_DESCRIBED: self._day,
             Kind.ACK: self._ack,
+            Kind.PROMOTE: self._command,
+            Kind.ROLLBACK: self._command,
             Kind.SNOOZE: self._command,
             Kind.ACKNOWLEDGE: self._command,
         }
@@ -253,7 +255,7 @@ class Facts:
             day, event.location or "", event.name, event.kind, is_open=event.open, time_ms=self._time_ms(index)
         )
 
-    # -- commands: what concerns alerts goes to the coordinator with the candidates
+    # -- commands: what concerns alerts goes to the coordinator with the candidates, what concerns models to the shell
 
     def _command(self, event: Any, index: int, out: Outputs) -> None:
         out.candidates.append((out.row, event))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from models.forecast import Bools
 from online.drift import Change
-from online.learner import SUMS, Learner, Truth
+from online.learner import OF_MODEL, SUMS, Learner, Truth
 from streams.buckets import Buckets
 from streams.due import Request
 from streams.panes import SHUT, flags_of, stock_of
@@ -24,6 +24,10 @@ from streams.state import Record, pack, unpack
 
 I64 = npt.NDArray[np.int64]
 Slots = npt.NDArray[np.integer[Any]]
+
+
+MOST_RESTING = 4
+"""Models that no longer answer and of which is kept what was learned: they may be brought back."""
 
 
 class Learning:
@@ -40,6 +44,24 @@ class Learning:
     def __init__(self, buckets: Buckets, refresh: Refresh, *, on: bool) -> None:
         self._buckets, self._refresh, self._on = buckets, refresh, on
         self.learner = self.fresh()
+        self._resting: dict[str, dict[str, Any]] = {}  # by record key, the newest last
+        self._gone: list[str] = []  # keys of records that no longer hold
+        self._rested = ""  # key of what rests since the last commit
+
+    def adopt(self) -> None:
+        """Learn of the model that answers now; of the one before is kept what does not concern single series."""
+        former = self.learner
+        if not self._on or former.model == self._refresh.forecaster.name:
+            return
+        self._gone += former.waiting()
+        self._resting[former.key] = former.snapshot(0)
+        self.learner = self.fresh()
+        if (learned := self._resting.pop(self.learner.key, None)) is not None:
+            self.learner.restore(self.learner.key, learned)
+        for key in list(self._resting)[:-MOST_RESTING]:
+            self._gone.append(key)
+            del self._resting[key]
+        self._rested = former.key
 
     def fresh(self) -> Learner:
         """A learner of the same model that has seen nothing."""
@@ -62,7 +84,10 @@ class Learning:
 
     def keep(self, request: Request, stay: Bools) -> None:
         """Let what a request kept of its answer wait for its truth, but for slots that were freed meanwhile."""
-        if request.kept is not None and self._buckets.zones[request.zone].open == request.opened:
+        correction = request.correction
+        if request.kept is None or correction is None or correction.model != self.learner.model:
+            return
+        if self._buckets.zones[request.zone].open == request.opened:
             kept = request.kept.of(stay[request.kept.rows])
             self.learner.keep(request.slots[kept.rows], request.opened, kept)
 
@@ -90,11 +115,22 @@ class Learning:
 
     def changes(self, used: int) -> Iterator[Record]:
         """Yield what changed since the last call."""
-        if self._on:
-            for key, payload in self.learner.changes(used):
-                yield key, pack(payload)
+        if not self._on:
+            return
+        for key in self._gone:
+            yield key, None
+        self._gone.clear()
+        if (rested := self._resting.get(self._rested)) is not None:
+            yield self._rested, pack(rested)
+        self._rested = ""
+        for key, payload in self.learner.changes(used):
+            yield key, pack(payload)
 
     def restore(self, key: str, value: bytes) -> None:
         """Take over one record; where nothing is learned, it is let go."""
-        if self._on:
+        if not self._on:
+            return
+        if key.startswith(OF_MODEL) and key != self.learner.key:
+            self._resting[key] = unpack(key, value)
+        else:
             self.learner.restore(key, unpack(key, value))

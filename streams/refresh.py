@@ -68,6 +68,10 @@ class Refresh:
         self.table = Table("rates", series.max_series, {"group": (np.int32, ()), "per_day": (np.float32, ())})
         self._lending = Lending()
 
+    def adopt(self, forecaster: Forecaster) -> None:
+        """Let another model answer from now on."""
+        self.forecaster, self.channels = forecaster, forecaster.channels
+
     def assign(self, slot: int, group: int) -> None:
         """Note the category of a series, -1 for none."""
         self.table["group"][slot] = group + 1

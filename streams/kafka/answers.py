@@ -8,22 +8,16 @@ engine counts it once.
 from __future__ import annotations
 
 import time
-from contextlib import suppress
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import orjson
 import xxhash
-from kafka import KafkaProducer
-from kafka.errors import KafkaError, KafkaTimeoutError
 
-from streams.kafka.connection import UnreachableError, reach
+from streams.kafka.confirmed import Confirmed, UnconfirmedError
 from streams.kafka.settings import KafkaSettings
 
 AckStatus = Literal["received", "accepted", "rejected"]
 ACK_TOPIC = "replenishment.ack.v1"
-CLOSE_S = 2.0
-_GRACE_S = 1.0
-"""The client gives a record up by itself; it is asked a little later, so that it is not left with one on its way."""
 
 
 class AnswerError(Exception):
@@ -63,9 +57,7 @@ class Answers:
     """
 
     def __init__(self, kafka: KafkaSettings, timeout_s: float) -> None:
-        self._kafka = kafka
-        self._timeout_s = timeout_s
-        self._producer: Any = None  # connects when there is something to say
+        self._out = Confirmed(kafka, timeout_s)
 
     def send(self, idempotency_key: str, status: AckStatus) -> None:
         """Write one answer and wait until the broker has it.
@@ -81,35 +73,12 @@ class Answers:
             raise ValueError(f"status {status!r} is not known; use one of {', '.join(get_args(AckStatus))}")
         event = ack_event(idempotency_key, status, time.time_ns() // 1_000_000)
         try:
-            self._connected().send(self._kafka.topic(ACK_TOPIC), event, key=idempotency_key.encode()).get(
-                self._timeout_s + _GRACE_S
-            )
-        except (KafkaError, UnreachableError) as error:
-            self.close()  # a producer that failed to write would first go on trying that
+            self._out.write(ACK_TOPIC, idempotency_key.encode(), event)
+        except UnconfirmedError as error:
             raise AnswerError(
-                f"the answer {status!r} to {idempotency_key} was not confirmed within {self._timeout_s:g} s "
-                f"({type(error).__name__}: {error}); give it again, it counts once"
+                f"the answer {status!r} to {idempotency_key} was {error}; give it again, it counts once"
             ) from error
 
     def close(self) -> None:
         """Leave the broker."""
-        if self._producer is not None:
-            with suppress(KafkaTimeoutError):  # kafka-python does not close while a record is on its way
-                self._producer.close(timeout=CLOSE_S)
-                self._producer = None
-
-    def _connected(self) -> Any:
-        if self._producer is None:
-            reach(self._kafka, self._timeout_s)  # a KafkaProducer that cannot connect leaves its thread behind
-            wait_ms = min(max(1, round(self._timeout_s * 1000)), 300_000)  # the client allows no more than 540 s
-            self._producer = KafkaProducer(
-                **self._kafka.kafka_python(),
-                acks="all",
-                max_block_ms=wait_ms,
-                request_timeout_ms=wait_ms,
-                delivery_timeout_ms=wait_ms,
-                bootstrap_timeout_ms=wait_ms,
-                reconnect_backoff_max_ms=1_000,
-                allow_auto_create_topics=False,
-            )
-        return self._producer
+        self._out.close()

@@ -25,6 +25,12 @@ STATE_TOPIC = "engine.state.v1"
 OFFSETS_KEY = "shell/offsets"
 """The record of offsets; keys under ``shell/`` are this shell's, all others the engine's."""
 
+
+def of_engine(records: Mapping[str, bytes]) -> dict[str, bytes]:
+    """State records of an engine, without those of the shell around it."""
+    return {key: value for key, value in records.items() if not key.startswith("shell/")}
+
+
 MAX_RECORD_BYTES = 16 << 20
 """Of a state record, as the topic is set up."""
 

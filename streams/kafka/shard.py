@@ -24,14 +24,15 @@ from models.price import PriceForecaster
 from models.price_net import price_forecaster
 from streams.due import Request
 from streams.engine import Engine, EngineConfig
-from streams.events import Acknowledge, EventBatch, Snooze, concat
+from streams.events import Acknowledge, EventBatch, Promote, Rollback, Snooze, concat
 from streams.kafka.arrivals import Arrivals, Origins
+from streams.kafka.champion import CHAMPION_KEY, Champion, Models
 from streams.kafka.inbox import Slice
 from streams.kafka.ledger import Placed
 from streams.kafka.listener import NOBODY, Listener
 from streams.kafka.pace import Pace
 from streams.kafka.settings import KafkaSettings, WorkerSettings
-from streams.outputs import Output, Outputs, with_origin
+from streams.outputs import Output, Outputs, dead_letter, with_origin
 from streams.partition import Partitioner, PartitionerName
 from streams.price_alerts import Candidate
 from streams.price_forecasting import PriceRequest, answered
@@ -85,6 +86,8 @@ class Shard:
         Of the shard.
     executor
         Answers requests for forecasts.
+    models
+        Who may answer; its own is the executor's.
     encoder
         Turns forecasts into JSON, beside the event loop.
     now_ms
@@ -101,11 +104,13 @@ class Shard:
         partitioner: PartitionerName,
         number: int,
         executor: Executor,
+        models: Models,
         encoder: ThreadPoolExecutor,
         now_ms: Callable[[], int],
         pace: Pace | None = None,
     ) -> None:
-        self.engine = Engine(config, executor.forecaster, number, deferred=True)
+        self.engine = Engine(config, models.own, number, deferred=True)
+        self.champion = Champion(models, number)
         self.outputs: list[Placed] = []
         self.tick_ms = TICK_MS
         self.clock_ms = 0
@@ -202,7 +207,7 @@ class Shard:
             self._under_way += 1
             self._pace.begin(self._loop.time(), live=self.live)
             done = partial(self._encode, request, self._loop.time(), self.clock_ms)
-            self._executor.submit(request.batch).add_done_callback(done)
+            self._executor.submit(request.batch, forecaster=self.champion.forecaster).add_done_callback(done)
 
     def _ask_prices(self) -> None:
         """Hand on a few price lines that are due, when no series is; a backlog's days would be outdated at once."""
@@ -296,7 +301,10 @@ class Shard:
         for row, letter in out.dead_letters:
             self.outputs.append(Placed(with_origin(letter, origins.of(row)) if origins else letter))
         for row, item in out.candidates:
-            self._found(row, item)
+            if isinstance(item, Promote | Rollback):
+                self._obey(row, item, origins)
+            else:
+                self._found(row, item)
         for _, trigger in out.triggers:
             self.outputs.append(Placed(trigger, self._number))
         self.urgent = self.urgent or bool(out.candidates or out.triggers)
@@ -312,11 +320,25 @@ class Shard:
             record = Found(self._number, clock_ms, command=item)
         self.outputs.append(Placed(_candidate(record, self._number), 0))
 
+    def _obey(self, row: int, command: Promote | Rollback, origins: Origins | None) -> None:
+        """Let another model answer from here on: at this place among the records, and with the commit that holds it."""
+        at = int(np.searchsorted(self._part.row, row))
+        done = self.champion.obey(command, int(self._part.tick_ms[at]))
+        if done is None:
+            return
+        self.engine.adopt(self.champion.forecaster)
+        self.outputs.append(Placed(done.output, 0))
+        self.urgent = True
+        if done.refused and not self._number and origins is not None:  # every shard reads it; the first one complains
+            value, key = self._part.values[at], self._part.keys[at]
+            self.outputs.append(Placed(dead_letter(value, key, "apply", done.refused, "$.model", origins.of(row))))
+
     # -- state
 
     def changes(self) -> Iterator[Record]:
         """State records that changed since the last call."""
-        return self.engine.changes()
+        yield from self.engine.changes()
+        yield from self.champion.changes()
 
     def take_outputs(self) -> list[Placed]:
         """What goes out with the commit that is being made."""
@@ -327,6 +349,9 @@ class Shard:
 
     def restore(self, records: dict[str, bytes], clock_ms: int) -> None:
         """Take over the state that another worker, or this one before it died, has committed."""
+        if (decided := records.pop(CHAMPION_KEY, None)) is not None:
+            self.champion.restore(decided)
+            self.engine.adopt(self.champion.forecaster)
         self.engine.restore(records)
         self.clock_ms = clock_ms
         self._ask()

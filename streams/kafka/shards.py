@@ -19,6 +19,7 @@ import structlog
 from models.executor import Executor
 from streams.engine import EngineConfig
 from streams.kafka.arrivals import ITEM_TOPICS, SHARED_TOPICS
+from streams.kafka.champion import Models
 from streams.kafka.coordination import Coordination
 from streams.kafka.inbox import Inbox, Patience
 from streams.kafka.ledger import FencedError, Ledger
@@ -57,6 +58,8 @@ class Shards:
         Settings.
     executor
         Answers requests for forecasts, of all shards.
+    models
+        Who may answer.
     now_ms
         The machine's clock.
     """
@@ -68,6 +71,7 @@ class Shards:
         worker: WorkerSettings,
         partitioner: PartitionerName,
         executor: Executor,
+        models: Models,
         now_ms: Callable[[], int],
     ) -> None:
         self.tasks: dict[int, Task] = {}
@@ -79,7 +83,7 @@ class Shards:
         self.failure: BaseException | None = None
         self.listener: Listener = NOBODY
         self._config, self._kafka, self._worker = config, kafka, worker
-        self._partitioner, self._executor, self._now_ms = partitioner, executor, now_ms
+        self._partitioner, self._executor, self._models, self._now_ms = partitioner, executor, models, now_ms
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self.pace = Pace()
         self._changing, self._standing = asyncio.Lock(), asyncio.Lock()
@@ -181,8 +185,8 @@ class Shards:
             topics = {(topic(name), 0): name == "shop.calendar.v1" for name in SHARED_TOPICS}
             topics |= {(topic(name), number): False for name in ITEM_TOPICS}
             logic = shard = Shard(
-                self._config, self._kafka, self._worker, self._partitioner, number, self._executor, self._encoder,
-                self._now_ms, self.pace,
+                self._config, self._kafka, self._worker, self._partitioner, number, self._executor, self._models,
+                self._encoder, self._now_ms, self.pace,
             )  # fmt: skip
             shard.tell(self.listener)
         ledger = Ledger(self._kafka, name, state)

@@ -30,7 +30,7 @@ from streams.calendar import HOUR_MS, Width
 from streams.engine import Engine, EngineConfig
 from streams.kafka.arrivals import ITEM_TOPICS, LARGEST_VALUE_BYTES, SHARED_TOPICS
 from streams.kafka.connection import reach
-from streams.kafka.ledger import STATE_TOPIC, Ledger, LedgerError, Position
+from streams.kafka.ledger import STATE_TOPIC, Ledger, LedgerError, Position, of_engine
 from streams.kafka.offsets import Offsets
 from streams.kafka.pane_check import Compared, Difference, PaneCheck
 from streams.kafka.recount import Recount, Rules
@@ -266,7 +266,7 @@ class _Verification:
     def _panes(self, found: ShardReport, records: dict[str, bytes], position: Position) -> None:
         engine = Engine(self._config, shard=found.shard)
         try:
-            engine.restore(records)
+            engine.restore(of_engine(records))
         except SnapshotError as error:
             raise VerifyError(f"shard {found.shard}: {error}") from error
         self._letters.read_on(self._timeout_s)

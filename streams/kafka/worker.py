@@ -26,12 +26,13 @@ from yarl import URL
 
 from models.baseline import SeasonalWindow
 from models.executor import Executor
-from models.forecast import Forecaster
+from models.forecast import Forecaster, ForecastError
 from models.named import LateEncoder
 from online import drift
 from streams import compiled
 from streams.engine import EngineConfig
 from streams.kafka.arrivals import ITEM_TOPICS, SHARED_TOPICS
+from streams.kafka.champion import MODEL_TOPIC, Models
 from streams.kafka.connection import UnreachableError, reach
 from streams.kafka.ending import WorkerError
 from streams.kafka.ledger import STATE_TOPIC, FencedError
@@ -67,6 +68,10 @@ COLLECT_EVERY = 50_000
 """New objects between two looks for cycles: more than the objects of a few chunks."""
 
 
+def _nowhere(name: str) -> Forecaster:
+    raise ForecastError(f"this worker has no registry to find {name!r} in")
+
+
 @dataclass(frozen=True)
 class WorkerConfig:
     """All that a worker is told.
@@ -81,6 +86,8 @@ class WorkerConfig:
         How producers spread SKUs.
     forecaster
         Shared by all shards.
+    find
+        Reads the model that a command names; raises `ForecastError` where there is none.
     """
 
     engine: EngineConfig
@@ -88,6 +95,7 @@ class WorkerConfig:
     worker: WorkerSettings
     partitioner: PartitionerName = "murmur2"
     forecaster: Forecaster | None = None
+    find: Callable[[str], Forecaster] = _nowhere
 
 
 def await_kafka(kafka: KafkaSettings, timeout_s: float, say: Callable[[str], None]) -> AdminClient:
@@ -128,7 +136,7 @@ def check_topics(kafka: KafkaSettings, admin: AdminClient) -> None:
     wanted = dict.fromkeys(ITEM_TOPICS, kafka.partitions) | dict.fromkeys((*SHARED_TOPICS, CANDIDATES_TOPIC), 1)
     wanted |= dict.fromkeys((DEMAND_TOPIC, PRICE_TOPIC, TRIGGER_TOPIC), kafka.partitions)
     wanted[STATE_TOPIC] = kafka.partitions + 1
-    for name in (*wanted, ALERT_TOPIC, DEADLETTER_TOPIC):
+    for name in (*wanted, ALERT_TOPIC, DEADLETTER_TOPIC, MODEL_TOPIC):
         topic = kafka.topic(name)
         if topic not in there:
             raise WorkerError(f"topic {topic!r} is missing; run `shelftide topics apply`")
@@ -197,21 +205,28 @@ async def serve(config: WorkerConfig, instance_id: str, started: Callable[[Shard
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
     baseline = SeasonalWindow()
+    models = Models(config.forecaster or baseline, config.find)
     executor = Executor(
-        config.forecaster or baseline, fallback=baseline, timeout_s=config.worker.forecast_timeout_s,
+        models.own, fallback=baseline, timeout_s=config.worker.forecast_timeout_s,
         rows=config.worker.forecast_rows,
     )  # fmt: skip
-    threading.Thread(target=_load_kernels, name="load-kernels", daemon=True).start()
+    loading = [threading.Thread(target=_load_kernels, name="load-kernels", daemon=True)]
+    loading[0].start()
     app: Any = build(config, instance_id)
     app.kafka_settings, app.worker_settings = config.kafka, config.worker
-    app.shards = shards = Shards(config.engine, config.kafka, config.worker, config.partitioner, executor, steady_ms)
+    app.shards = shards = Shards(
+        config.engine, config.kafka, config.worker, config.partitioner, executor, models, steady_ms
+    )
     _follow_rebalances(app, shards)
-    threading.Thread(target=_load_late, args=(config.forecaster, shards), name="load-late", daemon=True).start()
+    loading.append(threading.Thread(target=_load_late, args=(config.forecaster, shards), name="load-late", daemon=True))
+    loading[1].start()
     started(shards, executor)
     reason = await _live(app, shards, asked)
     await _end(app, shards, executor, reason)
     if reason is not None:
         raise WorkerError(_sentence(reason)) from reason
+    if any(thread.is_alive() for thread in loading):
+        _leave(0)  # all is committed, and an interpreter that ends under a library that is being loaded aborts
 
 
 def _load_late(forecaster: Forecaster | None, shards: Shards) -> None:

@@ -14,6 +14,7 @@ from models.baseline import SeasonalWindow
 from models.executor import Executor
 from streams.engine import EngineConfig
 from streams.kafka.broker import LocalBroker, free_port
+from streams.kafka.champion import Models
 from streams.kafka.connection import admin
 from streams.kafka.ending import WorkerError
 from streams.kafka.ledger import OFFSETS_KEY, STATE_TOPIC, LedgerError
@@ -70,7 +71,8 @@ def recover(kafka: KafkaSettings) -> None:
     async def assign() -> None:
         baseline = SeasonalWindow()
         executor = Executor(baseline, fallback=baseline, timeout_s=10, rows=100)
-        shards = Shards(EngineConfig(max_series=10), kafka, WorkerSettings(), "murmur2", executor, steady_ms)
+        models = Models(baseline, lambda name: baseline)
+        shards = Shards(EngineConfig(max_series=10), kafka, WorkerSettings(), "murmur2", executor, models, steady_ms)
         try:
             await shards.assign({(kafka.topic("shop.orders.v1"), 0)})
         finally:

@@ -23,7 +23,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from shelftide.settings import Settings
 from streams.engine import Engine
 from streams.kafka.arrivals import ITEM_TOPICS, SHARED_TOPICS
-from streams.kafka.ledger import Ledger, Position
+from streams.kafka.ledger import Ledger, Position, of_engine
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.shard import CANDIDATES_TOPIC
 from tests.program import PROGRAM, wait_for
@@ -301,5 +301,5 @@ def engine_of(kafka: KafkaSettings, shard: int, timeout_s: float = 20) -> Engine
     """The engine of a shard as its committed state has it."""
     records, _ = Ledger(kafka, f"shard-{shard}", shard).read(timeout_s)
     engine = Engine(Settings.model_validate({**SHOP, "max_series": int(SHOP["max_series"])}).engine(), shard=shard)
-    engine.restore(records)
+    engine.restore(of_engine(records))
     return engine
