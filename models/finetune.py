@@ -15,6 +15,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -95,6 +96,7 @@ def finetune(
     keeping: Keeping | None = None,
     last: int | None = None,
     choices: Sequence[Choice] | None = None,
+    share: float = 1.0,
 ) -> Finetuned:
     """Fit nets to what lies at or before the first cutoff of a task, or another column.
 
@@ -120,6 +122,8 @@ def finetune(
         Column after which nothing is read, if not the first cutoff.
     choices
         Of a former fit, which then hold for this one: nothing is validated.
+    share
+        Of its core that each process may take; it rests for what is left.
 
     Raises
     ------
@@ -137,7 +141,7 @@ def finetune(
     crew = crew_of(panel, last, recipe, start, in_turn=in_turn)
     enough = choices is None and len(origins(panel, seen)) >= LEAST_WINDOWS
     tried = crew.candidates(seeds) if enough else []
-    with _Processes(processes, recipe.steps * (len(tried) + seeds), progress) as processing:
+    with _Processes(processes, recipe.steps * (len(tried) + seeds), progress, share) as processing:
         jobs = [
             _Job(task_dir, seen, net, replace(recipe, mode=net.mode), keeping.of(f"trial-{n}"))
             for n, net in enumerate(tried)
@@ -167,6 +171,7 @@ def continued(
     anew: Mapping[int, Net] | None = None,
     fresh: Recipe | None = None,
     processes: int | None = None,
+    share: float = 1.0,
 ) -> list[Path]:
     """Let nets learn on from where they are, from all windows up to the column `last`; their new folders come back.
 
@@ -185,6 +190,8 @@ def continued(
         Nets that do not learn on but are fitted anew, by their place among the folders.
     fresh
         Recipe of those.
+    share
+        Of its core that each process may take.
 
     Raises
     ------
@@ -200,7 +207,7 @@ def continued(
         own = recipe if net is None else replace(fresh or Recipe(), mode=net.mode)
         own = replace(own, seed=recipe.seed + number)
         jobs.append(_Job(task_dir, last, net or own_net(folder), own, Keeping()))
-    with _Processes(processes, sum(job.recipe.steps for job in jobs), None) as processing:
+    with _Processes(processes, sum(job.recipe.steps for job in jobs), None, share) as processing:
         pairs = sorted(zip(jobs, kept, strict=True), key=lambda pair: -pair[0].recipe.steps)  # the longest first
         processing.results([processing.pool.submit(_keep, job, folder) for job, folder in pairs])
     return kept
@@ -209,13 +216,15 @@ def continued(
 class _Processes:
     """Processes that fit nets, and tell how far they are."""
 
-    def __init__(self, processes: int | None, steps: int, progress: Callable[[float], None] | None) -> None:
+    def __init__(
+        self, processes: int | None, steps: int, progress: Callable[[float], None] | None, share: float = 1.0
+    ) -> None:
         spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
         self._told = spawn.Queue()
         self._steps, self._done, self._progress = steps, 0, progress
         self._others = set(multiprocessing.active_children())
         count = processes or os.cpu_count() or 1
-        self.pool = ProcessPoolExecutor(count, mp_context=spawn, initializer=_begin, initargs=(self._told,))
+        self.pool = ProcessPoolExecutor(count, mp_context=spawn, initializer=_begin, initargs=(self._told, share))
 
     def __enter__(self) -> _Processes:
         return self
@@ -242,11 +251,12 @@ class _Processes:
 
 
 _told: Any = None  # of such a process: where it tells how far it is
+_share = 1.0  # of its core that it may take
 
 
-def _begin(told: Any) -> None:
-    global _told
-    _told = told
+def _begin(told: Any, share: float) -> None:
+    global _told, _share
+    _told, _share = told, share
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; who started this process ends it
     threading.Thread(target=_outlive_nobody, daemon=True).start()
     torch.set_num_threads(1)
@@ -263,12 +273,14 @@ def _outlive_nobody() -> None:
 
 def _fitted(job: _Job) -> tuple[Panel, Encoder]:
     panel = Panel(read_task(job.task_dir))
-    done = 0
+    done, worked_s = 0, time.process_time()
 
     def tell(step: int) -> None:
-        nonlocal done
+        nonlocal done, worked_s
         _told.put(step - done)  # of a run that goes on, the first step brings those before it
         done = step
+        time.sleep((time.process_time() - worked_s) * (1 / _share - 1))
+        worked_s = time.process_time()
 
     config = EncoderConfig(**job.net.config)
     return panel, fit(panel, job.last, config, job.recipe, tell, start=job.net.start, keeping=job.keeping)

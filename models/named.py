@@ -49,6 +49,11 @@ class LateEncoder:
         self._loading = threading.Lock()
         self._loaded: EncoderForecaster | None = None
 
+    @property
+    def place(self) -> Path:
+        """Folder that its bytes came from."""
+        return self._model.place
+
     def load(self) -> None:
         """Import torch and make the nets; nothing where that is done.
 

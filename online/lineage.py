@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models.crew import Net
@@ -49,6 +49,10 @@ class Lineage:
         Of a net that is fitted anew.
     generation
         How many there have been.
+    born
+        Bucket up to which the newest has read; None until the first look, which takes it for fitted up to there.
+    share
+        Of a core that a fit may take.
     """
 
     task_dir: Path
@@ -58,21 +62,33 @@ class Lineage:
     recipe: Recipe = CONTINUING
     origins: Sequence[Net] = ()
     fresh: Recipe = FRESH
-    _born: int | None = field(default=None, init=False)
-    generation: int = field(default=0, init=False)
+    generation: int = 0
+    born: int | None = None
+    share: float = 1.0
 
     def is_due(self, last: int) -> bool:
         """Whether it is time for the next generation, with `last` as the newest final bucket."""
-        if self._born is None:
-            self._born = last  # the nets were fitted up to here
-        return last - self._born >= self.every_buckets
+        if self.born is None:
+            self.born = last
+        return last - self.born >= self.every_buckets
 
-    def next(self, last: int) -> Sequence[Path]:
-        """Fit the next generation to what lies at or before a bucket; folders of its nets come back."""
+    def next(self, last: int, column: int | None = None) -> Sequence[Path]:
+        """Fit the next generation to what lies at or before a bucket; folders of its nets come back.
+
+        Parameters
+        ----------
+        last
+            The bucket.
+        column
+            Of the task, in which it lies; the same number where buckets are counted by columns.
+        """
         anew = dict([list(enumerate(self.origins))[self.generation % len(self.origins)]]) if self.origins else {}
-        self.generation, self._born = self.generation + 1, last
-        folder = self.out / f"generation-{self.generation}"
-        recipe = replace(self.recipe, seed=self.recipe.seed + 1000 * self.generation)
-        self.nets = continued(self.task_dir, self.nets, folder, last, recipe, anew=anew, fresh=self.fresh)
+        folder = self.out / f"generation-{self.generation + 1}"
+        recipe = replace(self.recipe, seed=self.recipe.seed + 1000 * (self.generation + 1))
+        self.nets = continued(
+            self.task_dir, self.nets, folder, last if column is None else column, recipe, anew=anew, fresh=self.fresh,
+            processes=1 if self.share < 1 else None, share=self.share,
+        )  # fmt: skip
+        self.generation, self.born = self.generation + 1, last
         shutil.rmtree(self.out / f"generation-{self.generation - KEPT}", ignore_errors=True)
         return self.nets

@@ -15,40 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from models.backtest import day_of
-from models.baseline import SeasonalWindow
 from models.encoder import load
-from models.forecast import Forecast, ForecastBatch, Forecaster, take, take_forecast
+from models.forecast import Forecast, Forecaster, take_forecast
 from models.lender import Lender
 from models.panel import Panel
 from models.serving import EncoderForecaster
 from models.task import Task
-from online.learner import SUMS, Learner, Truth, kept
+from online.continual import Contest, Rival
+from online.learner import SUMS, Learner, Truth
 from online.lineage import Lineage
-from online.trial import Trial
 
 I64 = npt.NDArray[np.int64]
 
 CHALLENGER = "continued"
 """Name under which descendants answer, and under which it is learned of them."""
-
-
-@dataclass(slots=True)
-class _Rival:
-    """Who forecasts, and what was learned of it."""
-
-    forecaster: Forecaster
-    learner: Learner
-
-    def answer(self, batch: ForecastBatch, rows: I64, groups: I64, opened: int) -> Forecast:
-        """What it would publish; the model's own answer waits for its truth."""
-        said, learner, baseline = self.forecaster.forecast(batch), self.learner, SeasonalWindow()
-        learner.expect(opened)
-        correction = learner.correction(rows, groups)
-        learned = learner.learned(rows)
-        base = None if self.forecaster.name == baseline.name else baseline.forecast(take(batch, learned))
-        waiting = kept(correction, said, base, learned)
-        learner.keep(rows[waiting.rows], opened, waiting)
-        return correction.applied(said, batch.observed)
 
 
 @dataclass(slots=True)
@@ -83,38 +63,31 @@ class Rehearsal:
         task, panel = self.task, Panel(self.task)
         lender, groups, cutoffs = Lender(panel), groups_of(task), task.cutoff
         first, last = max(int(cutoffs.min()) - self.warm_buckets, 1), int(cutoffs.max())
-        champion, challenger, trial = _Rival(self.forecaster, learner), None, Trial()
+        contest = Contest(Rival(self.forecaster, learner))
         for day in range(first, last + 1):
-            truth = self._truth(learner, groups, day)
-            champion.learner.learn(truth)
-            if challenger is not None:
-                challenger.learner.learn(truth)
-                _judge(trial, champion.learner, challenger.learner)
-                if trial.is_better:
-                    self.promoted.append(day - int(cutoffs.min()))
-                    champion, challenger, trial = challenger, None, Trial()
-            challenger = self._descend(challenger, day)
+            contest.learn(self._truth(learner, groups, day))
+            if contest.is_won:
+                self.promoted.append(day - int(cutoffs.min()))
+                contest.settle()
+            self._descend(contest, day)
             windows = np.flatnonzero(cutoffs == day)
             rows = np.union1d(np.flatnonzero(np.isfinite(task.demand[:, day])), task.series[windows])
             batch = day_of(panel, lender, rows, np.full(len(rows), day))
-            published = champion.answer(batch, rows, groups[rows], task.first_bucket + day + 1)
-            if challenger is not None:
-                challenger.answer(batch, rows, groups[rows], task.first_bucket + day + 1)
+            published = contest.answer(batch, rows, groups[rows], task.first_bucket + day + 1)
             if len(windows):
                 at = np.searchsorted(rows, task.series[windows])
                 yield slice(int(windows[0]), int(windows[-1]) + 1), take_forecast(published, at)
             if progress is not None:
                 progress((day - first + 1) / (last - first + 1))
 
-    def _descend(self, challenger: _Rival | None, day: int) -> _Rival | None:
-        """The challenger, of the next generation where that is due."""
+    def _descend(self, contest: Contest, day: int) -> None:
+        """Let the next generation be the challenger where that is due; what was learned of the one before holds."""
         if self.lineage is None or not self.lineage.is_due(day):
-            return challenger
-        nets = [load(folder) for folder in self.lineage.next(day)]
-        forecaster = EncoderForecaster(nets, CHALLENGER)
-        if challenger is not None:
-            return _Rival(forecaster, challenger.learner)
-        return _Rival(forecaster, Learner(CHALLENGER, len(self.task.ids), self.task.file.season))
+            return
+        forecaster = EncoderForecaster([load(folder) for folder in self.lineage.next(day)], CHALLENGER)
+        former = contest.challenger
+        learner = former.learner if former else Learner(CHALLENGER, len(self.task.ids), self.task.file.season)
+        contest.challenger = Rival(forecaster, learner)
 
     def _truth(self, learner: Learner, groups: I64, day: int) -> Truth:
         """Demand of a day and of those before it."""
@@ -122,18 +95,6 @@ class Rehearsal:
         demand = self.task.demand[rows, max(0, day + 1 - SUMS[-1]) : day + 1]
         missing = np.full((len(rows), SUMS[-1] - demand.shape[1]), np.nan, np.float32)
         return Truth(self.task.first_bucket + day, rows, np.concatenate([missing, demand], axis=1), groups[rows])
-
-
-def _judge(trial: Trial, champion: Learner, challenger: Learner) -> None:
-    """Show a trial what both published at horizons at which the same outcomes met both."""
-    pairs = [
-        (own, challenger.met[index])
-        for index, own in champion.met.items()
-        if index in challenger.met and challenger.met[index].outcomes == own.outcomes
-    ]
-    if outcomes := sum(own.outcomes for own, _ in pairs):
-        covered = sum(own.inside for own, _ in pairs) / outcomes, sum(other.inside for _, other in pairs) / outcomes
-        trial.add(sum(own.loss for own, _ in pairs), sum(other.loss for _, other in pairs), covered)
 
 
 def groups_of(task: Task) -> I64:

@@ -21,6 +21,7 @@ from shelftide import (
     commands_data,
     commands_demo,
     commands_doctor,
+    commands_learn,
     commands_models,
     commands_produce,
     commands_registry,
@@ -51,6 +52,7 @@ app.command("train")(commands_train.train)
 app.command("produce")(commands_produce.produce)
 app.command("subscribe")(commands_subscribe.subscribe)
 app.command("worker")(commands_worker.worker)
+app.command("learn")(commands_learn.learn)
 app.command("doctor")(commands_doctor.doctor)
 app.command("settings")(commands_settings.settings)
 app.add_typer(commands_topics.app, name="topics")

@@ -30,7 +30,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from models.price import PriceModel
 from streams.calendar import DAY_MS, HOUR_MS, Width, Zone
 from streams.engine import EngineConfig
-from streams.kafka.settings import KafkaSettings, Table, WorkerSettings, refuse_truth, state_folder
+from streams.kafka.settings import KafkaSettings, LearnSettings, Table, WorkerSettings, refuse_truth, state_folder
 from streams.kafka.settings import SettingsError as SettingsError
 from streams.policy import ReplenishmentConfig
 from streams.price_rules import PriceAlertConfig
@@ -104,6 +104,9 @@ class Settings(BaseSettings):
     )
     worker: WorkerSettings = Field(default_factory=WorkerSettings, description="How one worker runs.")
     model: ModelSettings = Field(default_factory=ModelSettings, description="Which model forecasts.")
+    learn: LearnSettings = Field(
+        default_factory=LearnSettings, description="How nets are fitted anew while the shop runs."
+    )
 
     @classmethod
     def settings_customise_sources(

@@ -8,7 +8,7 @@ rests on one instant; a bucket teaches once it is final, and not where what was 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,16 @@ MOST_RESTING = 4
 """Models that no longer answer and of which is kept what was learned: they may be brought back."""
 
 
+class Pupil(Protocol):
+    """Who else is told what turns out true."""
+
+    def learn(self, truth: Truth) -> Any:
+        """Take in a final bucket."""
+
+    def clear(self, slot: int) -> None:
+        """Forget a slot that is freed."""
+
+
 class Learning:
     """Learns while a shard runs; every part is the engine's.
 
@@ -39,11 +49,17 @@ class Learning:
         Of the engine.
     on
         False: nothing is learned, and forecasts are published as the model gives them.
+
+    Attributes
+    ----------
+    pupils
+        Others that are told of final buckets and freed slots.
     """
 
     def __init__(self, buckets: Buckets, refresh: Refresh, *, on: bool) -> None:
         self._buckets, self._refresh, self._on = buckets, refresh, on
         self.learner = self.fresh()
+        self.pupils: list[Pupil] = []
         self._resting: dict[str, dict[str, Any]] = {}  # by record key, the newest last
         self._gone: list[str] = []  # keys of records that no longer hold
         self._rested = ""  # key of what rests since the last commit
@@ -105,11 +121,16 @@ class Learning:
         before = np.arange(bucket + 1 - SUMS[-1], bucket + 1)[None] < begun[:, None]
         demand[(stock_of(shelf) < 1) | (flags_of(shelf) & SHUT > 0) | before] = np.nan
         groups = self._refresh.table["group"][own].astype(np.int64) - 1
-        return self.learner.learn(Truth(bucket, own, demand, groups))
+        truth = Truth(bucket, own, demand, groups)
+        for pupil in self.pupils:
+            pupil.learn(truth)
+        return self.learner.learn(truth)
 
     def clear(self, slot: int) -> None:
         """Forget a slot that is freed."""
         self.learner.clear(slot)
+        for pupil in self.pupils:
+            pupil.clear(slot)
 
     # -- state
 

@@ -12,7 +12,7 @@ ahead; and, of the days ahead that were told earlier, those that came otherwise.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,13 +21,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from models.forecast import F32, LEVELS
+from models.forecast import F32, LEVELS, Forecaster
 from models.task import TaskError, TaskFile, bucket_times
 from streams.buckets import UNSET, ZoneState
 from streams.calendar import Width
 from streams.covariates import day_columns
 from streams.decode import decode
 from streams.engine import Engine, EngineConfig
+from streams.events import EventBatch
 from streams.fields import series_key
 from streams.panes import PROMO, flags_of
 from streams.replay_clock import ReplayClock
@@ -89,6 +90,10 @@ class _ZoneDays:
     otherwise: list[pl.DataFrame] = field(default_factory=list)
 
 
+KEPT_DAYS = 1_500
+"""Days that are kept at most: four years show a net every season often enough, and memory has an end."""
+
+
 class EventDays:
     """Plays records through an engine, and keeps its days.
 
@@ -98,6 +103,15 @@ class EventDays:
         Settings of the shop's engine, with buckets of a day.
     clock_ms
         The machine's clock: events more than an hour ahead of it are dead letters.
+    forecaster
+        Whose inputs `engine.refresh` gathers, for who wants to ask somebody on the way; nobody is asked here.
+    closed
+        Called after each close with the zone and its slots.
+
+    Attributes
+    ----------
+    engine
+        As it stands.
 
     Raises
     ------
@@ -105,13 +119,20 @@ class EventDays:
         If buckets are hours.
     """
 
-    def __init__(self, config: EngineConfig, clock_ms: int) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        clock_ms: int,
+        forecaster: Forecaster | None = None,
+        closed: Callable[[int, I64], None] | None = None,
+    ) -> None:
         if config.width is not Width.DAY:
             raise TaskError("nets are fitted to days of events, and the setting bucket says hour; set it to day")
-        self._engine = Engine(config, deferred=True)
-        self._engine.refreshes = False
+        self.engine = Engine(config, forecaster, deferred=True)
+        self.engine.refreshes = False
+        self._on_close = closed
         self._horizon, self._clock_ms, self._clock = config.horizon, clock_ms, ReplayClock()
-        self._zones = [_ZoneDays(state) for state in self._engine.buckets.zones]
+        self._zones = [_ZoneDays(state) for state in self.engine.buckets.zones]
         self._counts: Counter[str] = Counter()
 
     def feed(self, values: Sequence[bytes | None]) -> None:
@@ -120,21 +141,36 @@ class EventDays:
         self._counts.update(records=len(values), events=len(batch), dead_letters=len(letters))
         if len(batch):
             batch.tick_ms[:] = self._clock.ticks(batch.time_ms)
-            at = 0
-            while at < len(batch) and self._zones[0].begun == UNSET:  # one by one, so that no close is missed
-                self._engine.process(batch.take(np.array([at])))
-                self._go_on()
-                at += 1
-            self._engine.process(batch.take(np.arange(at, len(batch))))
+            self.apply(batch)
+
+    def apply(self, batch: EventBatch) -> None:
+        """Play events that have their ticks."""
+        at = 0
+        while at < len(batch) and self._zones[0].begun == UNSET:  # one by one, so that no close is missed
+            self.engine.process(batch.take(np.array([at])))
             self._go_on()
+            at += 1
+        self.engine.process(batch.take(np.arange(at, len(batch))))
+        self._go_on()
+
+    def tick(self, now_ms: int) -> None:
+        """Let a clock pass: days end without events too."""
+        self.engine.tick(now_ms)
+        self._go_on()
+
+    @property
+    def last(self) -> int | None:
+        """The newest day that is over in all zones that have begun, None before the first."""
+        seen = [zone.seen for zone in self._zones if zone.begun != UNSET and zone.seen > zone.begun]
+        return min(seen) - 1 if seen else None
 
     def _go_on(self) -> None:
         """Look at every close, one by one; nobody answers what is due."""
         self._look()
-        while self._engine.paused:
-            self._engine.resume()
+        while self.engine.paused:
+            self.engine.resume()
             self._look()
-        self._engine.discard_changes()
+        self.engine.discard_changes()
 
     # -- closes
 
@@ -147,10 +183,13 @@ class EventDays:
                 zone.begun = zone.seen = opened
             if opened > zone.seen:
                 zone.seen = opened
-                self._closed(zone, self._engine.buckets.in_zone(self._engine.series.live(), index).astype(np.int64))
+                slots = self.engine.buckets.in_zone(self.engine.series.live(), index).astype(np.int64)
+                self._closed(zone, slots)
+                if self._on_close is not None:
+                    self._on_close(index, slots)
 
     def _closed(self, zone: _ZoneDays, slots: I64) -> None:
-        opened, panes = zone.state.open, self._engine.panes
+        opened, panes = zone.state.open, self.engine.panes
         columns = self._columns(slots, opened)
         if (leaving := opened - panes.config.buckets) >= zone.begun:
             zone.days[leaving] = (slots, {name: values[:, 0].copy() for name, values in columns.items()})
@@ -158,10 +197,14 @@ class EventDays:
         zone.told.append(_Told(opened - 1, slots, self._ahead(zone, slots)))
         if len(zone.told) > self._horizon:
             zone.told.popleft()
+        if (outdated := opened - KEPT_DAYS) > zone.begun:
+            zone.begun = outdated
+            zone.days.pop(outdated - 1, None)
+            zone.otherwise = [frame for frame in zone.otherwise if int(frame["cutoff"][0]) >= outdated]
 
     def _columns(self, slots: I64, opened: int) -> dict[str, F32]:
         """Closed days of the panes, oldest first, (N, T), as `streams.refresh` gives them to a forecaster."""
-        panes = self._engine.panes
+        panes = self.engine.panes
         price = panes.channel("price", slots, opened).astype(np.float32)
         promo = (flags_of(panes.channel("shelf", slots, opened)) & PROMO).astype(np.float32)
         price[price == 0] = np.nan
@@ -170,12 +213,12 @@ class EventDays:
     def _ahead(self, zone: _ZoneDays, slots: I64) -> dict[str, F32]:
         """What is listed and planned at the end of each day ahead, (N, H), as `streams.covariates` reads it."""
         ends_ms = np.array(zone.state.zone.starts_ms(zone.state.open + 1, self._horizon), np.int64)
-        price, promo = self._engine.listed.ahead(slots, ends_ms - 1)
+        price, promo = self.engine.listed.ahead(slots, ends_ms - 1)
         return {"promo": promo.astype(np.float32), "price": price}
 
     def _compare(self, zone: _ZoneDays, bucket: int, slots: I64, came: dict[str, F32]) -> None:
         """Note of a day what had been told of it otherwise than it came."""
-        of_slot = np.full(self._engine.series.used, -1, np.int64)
+        of_slot = np.full(self.engine.series.used, -1, np.int64)
         of_slot[slots] = np.arange(len(slots))
         for told in zone.told:
             step = bucket - told.cutoff
@@ -189,20 +232,23 @@ class EventDays:
     # -- the task
 
     def finish(self, name: str) -> EventTask:
-        """End the events: what is over by the newest of them closes, and the task is made.
+        """End the events: what is over by the newest of them closes, and the task is made; raises as `task` does."""
+        if (last_ms := self._clock.finish()) > 0:
+            self.tick(last_ms)
+        return self.task(name)
+
+    def task(self, name: str) -> EventTask:
+        """The task of all days that are over by now; more may follow.
 
         Raises
         ------
         TaskError
             If no day is over.
         """
-        if (last_ms := self._clock.finish()) > 0:
-            self._engine.tick(last_ms)
-            self._go_on()
-        begun = [zone for zone in self._zones if zone.begun != UNSET and zone.seen > zone.begun]
-        if not begun:
+        last = self.last
+        if last is None:
             raise TaskError(f"{name}: no day of these events is over, so there is nothing to fit to")
-        last = min(zone.seen for zone in begun) - 1
+        begun = [zone for zone in self._zones if zone.begun != UNSET and zone.seen > zone.begun]
         parts = [part for zone in begun if (part := self._of_zone(zone, last)) is not None]
         if not parts:
             raise TaskError(f"{name}: nothing was sold before the last day that is over")
@@ -217,7 +263,7 @@ class EventDays:
 
     def _of_zone(self, zone: _ZoneDays, last: int) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame] | None:
         """Panel, statics and what came otherwise of one zone; None where no series of it had begun."""
-        engine, index = self._engine, self._zones.index(zone)
+        engine, index = self.engine, self._zones.index(zone)
         live = engine.buckets.in_zone(engine.series.live(), index).astype(np.int64)
         first = np.maximum(engine.buckets.series["first"][live].astype(np.int64), zone.begun)
         slots, first = live[first <= last], first[first <= last]
@@ -225,8 +271,10 @@ class EventDays:
             return None
         ends = self._ahead(zone, slots)
         until = last + 1 + self._horizon
+        known = list(zone.otherwise)
         for step in range(1, self._horizon + 1):  # beyond the last day what is told now stands for what will come
             self._compare(zone, zone.seen - 1 + step, slots, {name: ends[name][:, step - 1] for name in TOLD_AHEAD})
+        zone.otherwise, known = known, zone.otherwise  # what will come may come otherwise once more
         matrices = self._matrices(zone, slots, until)
         for name in TOLD_AHEAD:
             matrices[name][:, zone.seen - zone.begun :] = ends[name][:, : until - zone.seen]
@@ -234,7 +282,7 @@ class EventDays:
         keys = [engine.series.key(slot) for slot in slots.tolist()]
         ids = pl.Series("unique_id", [series_key(*key) for key in keys])
         panel = self._panel(zone, ids, [location for _, location in keys], first, matrices)
-        ahead = pl.concat([_NOTHING_OTHERWISE, *zone.otherwise])
+        ahead = pl.concat([_NOTHING_OTHERWISE, *known])
         begins = pl.DataFrame({"slot": slots, "unique_id": ids, "first": first})
         ahead = ahead.join(begins, on="slot").filter(pl.col("cutoff").is_between(pl.col("first"), last))
         told_at = pl.col("cutoff").cast(pl.Int32).cast(pl.Date).alias("ds")
@@ -244,13 +292,13 @@ class EventDays:
         """Days of series, (N, D) from the zone's first day on, NaN where nothing is kept."""
         shape = (len(slots), until - zone.begun)
         out = {name: np.full(shape, np.nan, np.float32) for name in CHANNELS}
-        of_slot = np.full(self._engine.series.used, -1, np.int64)
+        of_slot = np.full(self.engine.series.used, -1, np.int64)
         of_slot[slots] = np.arange(len(slots))
         for bucket, (were, columns) in zone.days.items():
             row = of_slot[were]
             for name, values in columns.items():
                 out[name][row[row >= 0], bucket - zone.begun] = values[row >= 0]
-        held = min(self._engine.panes.config.buckets, zone.seen - zone.begun)
+        held = min(self.engine.panes.config.buckets, zone.seen - zone.begun)
         end = zone.seen - zone.begun
         for name, values in self._columns(slots, zone.seen).items():
             out[name][:, end - held : end] = values[:, -held:]
@@ -272,7 +320,7 @@ class EventDays:
 
     def _named_days(self, buckets: I64, locations: Sequence[str]) -> dict[str, F32]:
         """Announced days of each location, (L, D), and whether it is open."""
-        holidays, days = self._engine.holidays, buckets.tolist()
+        holidays, days = self.engine.holidays, buckets.tolist()
         out = {name: np.zeros((len(locations), len(days)), np.float32) for name in (*DAYS, "open")}
         for row, location in enumerate(locations):
             for name, values in day_columns(holidays, days, location).items():
@@ -282,7 +330,7 @@ class EventDays:
 
     def _static(self, ids: pl.Series, keys: Iterable[tuple[str, str]]) -> pl.DataFrame:
         """What the catalog says of each series' item, nothing where it does not."""
-        items = [self._engine.catalog.items.get(sku) for sku, _ in keys]
+        items = [self.engine.catalog.items.get(sku) for sku, _ in keys]
         told = {
             name: pl.Series(name, [(getattr(item, name) or None) if item else None for item in items], pl.String)
             for name in ("category", "brand", "title")

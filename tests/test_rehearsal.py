@@ -82,8 +82,8 @@ def test_the_command_learns_and_says_what_it_was_worth(tmp_path: Path, capsys: p
 class Grown(Lineage):
     """A lineage whose every generation is the shipped encoder: fits would take minutes."""
 
-    def next(self, last: int) -> Sequence[Path]:
-        self.generation, self._born = self.generation + 1, last
+    def next(self, last: int, column: int | None = None) -> Sequence[Path]:
+        self.generation, self.born = self.generation + 1, last
         return [SHIPPED]
 
 

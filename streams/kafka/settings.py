@@ -265,6 +265,30 @@ def state_folder() -> Path:
     return (Path(given) if os.path.isabs(given) else Path.home() / ".local" / "state") / "shelftide"
 
 
+class LearnSettings(Table):
+    """How `shelftide learn` fits nets beside the workers of a shop.
+
+    Examples
+    --------
+    >>> LearnSettings().every_days
+    7
+    """
+
+    every_days: int = Field(
+        default=7, ge=1, le=365, description="Days of the shop between two generations of nets; a change that is seen "
+        "brings the next one forward.",
+    )  # fmt: skip
+    nets: int = Field(default=3, ge=1, le=16, description="Nets of a generation, which answer as one.")
+    steps: int = Field(
+        default=2_000, ge=10, le=1_000_000, description="Steps of a net that is fitted anew; a tenth of them for one "
+        "that learns on.",
+    )  # fmt: skip
+    core_share: float = Field(
+        default=0.5, ge=0.01, le=1, description="Share of one core that fitting may take; it also runs at the lowest "
+        "priority of the system.",
+    )  # fmt: skip
+
+
 class WorkerSettings(Table):
     """How one worker runs; none of it changes what is decided.
 
