@@ -42,7 +42,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
 FROM ${ACCELERATOR}
 RUN groupadd --gid 10001 shelftide \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/shelftide --shell /usr/sbin/nologin shelftide \
-    && install --directory --owner 10001 --group 10001 --mode 0750 /var/lib/shelftide
+    && install --directory --owner 10001 --group 10001 --mode 0750 /var/lib/shelftide /var/lib/shelftide-models
 COPY --from=build /opt/shelftide /opt/shelftide
 # State of the program: XDG_STATE_HOME/shelftide. Bytecode is compiled already; the root may be read-only.
 ENV PATH=/opt/shelftide/bin:$PATH XDG_STATE_HOME=/var/lib PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1

@@ -30,7 +30,7 @@ def instructions(word: str) -> list[str]:
 
 def test_kafka_and_what_runs_on_it_are_services() -> None:
     assert COMPOSE_FILE == ROOT / "docker-compose.yml"
-    assert set(SERVICES) == {SERVICE, "topics", "worker"}
+    assert set(SERVICES) == {SERVICE, "topics", "worker", "learn"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -55,7 +55,8 @@ def test_the_program_runs_as_nobody_in_particular_on_a_read_only_root(name: str)
 def test_every_command_and_setting_of_a_service_exists(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     service = SERVICES[name]
     assert run([*service["command"], "--help"]) == 0
-    tables = {"KAFKA": type(Settings().kafka), "WORKER": type(Settings().worker)}
+    chosen = Settings()
+    tables = {"KAFKA": type(chosen.kafka), "WORKER": type(chosen.worker), "MODEL": type(chosen.model)}
     known = {name.upper() for name in Settings.model_fields}
     known |= {f"{table}__{name.upper()}" for table, model in tables.items() for name in model.model_fields}
     assert {name.removeprefix("SHELFTIDE_") for name in service["environment"]} - known == set()
@@ -70,8 +71,10 @@ def test_services_start_in_order_and_come_back() -> None:
     assert waits[SERVICE] == {}
     assert waits["topics"] == {SERVICE: "service_healthy"}
     assert waits["worker"] == {SERVICE: "service_healthy", "topics": "service_completed_successfully"}
+    assert waits["learn"] == waits["worker"]
     restarts = {name: service["restart"] for name, service in SERVICES.items()}
-    assert restarts == {SERVICE: "unless-stopped", "topics": "on-failure:5", "worker": "unless-stopped"}
+    stays = dict.fromkeys((SERVICE, "worker", "learn"), "unless-stopped")
+    assert restarts == {**stays, "topics": "on-failure:5"}
     assert {name for name, service in SERVICES.items() if "stop_grace_period" in service} == {SERVICE, "worker"}
 
 
