@@ -5,6 +5,7 @@
 aiokafka-drain    bare aiokafka, reads and drops: the yardstick
 librdkafka-drain  bare confluent-kafka, tuned, reads and drops
 worker            `shelftide worker` with everything on, until its last record is committed for good
+worker-learn      the same beside `shelftide learn`, which fits nets to these records; only when asked for
 worker-2          the same with ``--processes 2``, from the first record of either to the last commit of both
 faust-take, faust-table, kstreams, quix, bytewax
                   engines of the evaluation folder, where it is beside the checkout; the slow ones on fewer records
@@ -20,13 +21,15 @@ import json
 import sys
 import tempfile
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from load_tests.kafka import report
+from load_tests.kafka.learner import learning
 from load_tests.kafka.orders import Orders, create_topic, orders, produce
-from load_tests.kafka.ours import run_worker
+from load_tests.kafka.ours import run_worker, settings
 from load_tests.kafka.peers import PEERS, PeerError
 from load_tests.kafka.peers import command as peer_command
 from load_tests.kafka.processes import listener
@@ -94,19 +97,17 @@ class Sitting:
         folder = self.home / group
         folder.mkdir(parents=True)
         run = Run(name, repeat, records)
-        if name in (report.OURS, report.OURS_TWICE):
+        if name in (report.OURS, report.OURS_TWICE, report.OURS_BESIDE):
             kafka = KafkaSettings(
                 bootstrap_servers=self.bootstrap, application_id=group, topic_prefix=self.prefix,
                 partitions=self.partitions,
             )  # fmt: skip
+            beside: AbstractContextManager[None] = nullcontext()
+            if name == report.OURS_BESIDE:
+                beside = learning(settings(kafka), folder / "learn")
+            processes = 2 if name == report.OURS_TWICE else 1
             return run_worker(
-                run,
-                kafka,
-                expected,
-                folder,
-                self.broker_pid,
-                profile=self.profile,
-                processes=1 if name == report.OURS else 2,
+                run, kafka, expected, folder, self.broker_pid, profile=self.profile, processes=processes, beside=beside
             )
         command, env = _command(name)
         env |= {
@@ -165,8 +166,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     names = args.engines.split(",")
-    if unknown := sorted(set(names) - {*DEFAULT, *PEERS}):
-        parser.error(f"no engine is called {unknown[0]}; there are {', '.join(dict.fromkeys([*DEFAULT, *PEERS]))}")
+    there = dict.fromkeys([*DEFAULT, report.OURS_BESIDE, *PEERS])
+    if unknown := sorted(set(names) - set(there)):
+        parser.error(f"no engine is called {unknown[0]}; there are {', '.join(there)}")
     with tempfile.TemporaryDirectory(prefix="shelftide-throughput-") as scratch:
         home = args.home or Path(scratch)
         with broker(args.bootstrap, Path(scratch)) as (bootstrap, _):

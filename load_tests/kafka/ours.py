@@ -8,7 +8,7 @@ the records, since they are of months ago.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from load_tests.kafka.orders import delete_topics
@@ -55,11 +55,12 @@ def run_worker(
     *,
     profile: bool = False,
     processes: int = 1,
+    beside: AbstractContextManager[None] | None = None,
 ) -> Run:
-    """Run our worker over all orders that there are; the run comes back filled."""
+    """Run our worker over all orders that there are, within a context if one is given; the run comes back filled."""
     fresh(kafka)
     state = StateTopic(kafka.bootstrap_servers, kafka.topic(STATE_TOPIC), kafka.partitions + 1)
-    with watched(run, broker_pid):
+    with beside or nullcontext(), watched(run, broker_pid):
         worker = Worker(settings(kafka), folder, processes)
         stacks = folder / "stacks"
         try:

@@ -17,6 +17,8 @@ YARDSTICK = "aiokafka-drain"
 OURS = "worker"
 OURS_TWICE = "worker-2"
 """The same command with ``--processes 2``: as many as cores, all of which Kafka Streams' threads use too."""
+OURS_BESIDE = "worker-learn"
+"""The worker while nets are fitted beside it."""
 MOST_FOREIGN = 0.1
 """A run that shared the machine with more than this share of strangers' work is not to be trusted."""
 
@@ -28,6 +30,7 @@ GOALS: list[tuple[str, str, Callable[[Run, Run], float | None], float]] = [
 ]
 """What our worker is held to: words, engine compared with, the ratio of two runs of one repeat, the least wanted."""
 CPU_GOAL_US = 3.5
+BESIDE_GOAL = 0.95
 
 
 def _over(value: float | None, other: float | None) -> float | None:
@@ -82,6 +85,9 @@ def goals(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
         for words, other, ratio, least in GOALS:
             if found := spread(ratios(runs, ours, other, ratio)):
                 out[f"{ours} {words}"] = {**found, "goal": f">= {least:g}", "reached": found["median"] >= least}
+    if found := spread(ratios(runs, OURS_BESIDE, OURS, lambda a, b: _over(a.rate, b.rate))):
+        reached = found["median"] >= BESIDE_GOAL
+        out["of its rate alone, beside a fit"] = {**found, "goal": f">= {BESIDE_GOAL:g}", "reached": reached}
     if found := spread(run.cpu_us for run in runs if run.engine == OURS):
         out["µs of CPU per record"] = {**found, "goal": f"<= {CPU_GOAL_US}", "reached": found["median"] <= CPU_GOAL_US}
     return out
