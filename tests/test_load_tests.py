@@ -34,6 +34,7 @@ SMALL = {
     "drift": ["--series", "40", "--seeds", "1", "--buckets", "40", "--json"],
     "forgetting": ["--series", "6", "--steps", "10", "--generations", "1", "--json"],
     "learning": ["--series", "40", "--days", "30", "--json"],
+    "recovery": ["--series", "8", "--seeds", "1", "--models", "baseline", "--cases", "season", "--json"],
     "simulate": ["--items", "20", "--days", "3", "--json"],
 }
 ON_A_STAGE = ("latency", "close", "restart", "soak", "scaling")
