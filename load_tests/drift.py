@@ -21,7 +21,7 @@ import numpy as np
 
 from models.forecast import F32
 from online.drift import Drift, load
-from online.scores import SCORE_LEVELS
+from online.scores import SCORE_LEVELS, losses_of
 
 BEFORE, AFTER = 60, 60
 FACTORS = (0.5, 0.7, 0.85, 1.15, 1.3, 2.0)
@@ -50,7 +50,7 @@ def delay(series: int, seed: int, change: float | str) -> tuple[int | None, str]
     shard, drift = Shard(series, seed), Drift(7)
     for bucket in range(BEFORE + AFTER):
         sold = shard.sold(change if bucket >= BEFORE else 1.0)
-        found = drift.add(bucket, shard.quantiles, sold)
+        found = drift.add(bucket, losses_of(shard.quantiles, sold))
         if found and bucket >= BEFORE:
             return bucket - BEFORE + 1, f"{found[0].signal} by {found[0].detector}"
     return None, ""
@@ -65,7 +65,7 @@ def false_alarms(series: int, seeds: int, buckets: int) -> dict[str, Any]:
         demand = [shard.sold(1.0) for _ in range(buckets)]
         started_s = time.process_time()
         for bucket, sold in enumerate(demand):
-            found += len(drift.add(bucket, shard.quantiles, sold))
+            found += len(drift.add(bucket, losses_of(shard.quantiles, sold)))
         spent_s += time.process_time() - started_s
     return {"buckets": seeds * buckets, "changes_seen": found, "ms_a_bucket": round(spent_s / seeds / buckets * 1e3, 2)}
 

@@ -28,8 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.forecast import F32
-from online.scores import SCORE_LEVELS, pinball
+from online.scores import SCORE_LEVELS, Losses, pinball
 
 F64 = npt.NDArray[np.float64]
 
@@ -121,11 +120,12 @@ class Drift:
 
     Examples
     --------
+    >>> from online.scores import losses_of
     >>> random, drift, found = np.random.default_rng(1), Drift(7), []
     >>> quantiles = np.tile(np.float32([2, 3, 4, 5, 7]), (80, 1))
     >>> for bucket in range(90):
     ...     sold = random.poisson(4 if bucket < 60 else 6, 80).astype(np.float32)
-    ...     found += drift.add(bucket, quantiles, sold)
+    ...     found += drift.add(bucket, losses_of(quantiles, sold))
     >>> found[0].bucket in range(60, 64), found[0].signal
     (True, 'loss')
     """
@@ -138,20 +138,18 @@ class Drift:
         self._shown: dict[str, list[float]] = {signal: [] for signal in SIGNALS}
         self._detectors: dict[str, dict[str, Any]] = {}  # made when the next number comes
 
-    def add(self, bucket: int, quantiles: F32, actual: F32) -> list[Change]:
+    def add(self, bucket: int, losses: Losses) -> list[Change]:
         """Take in the outcomes of a bucket, forecast one bucket ahead.
 
         Parameters
         ----------
         bucket
             The final bucket.
-        quantiles
-            As the model gave them, float32 (N, levels) at `online.scores.SCORE_LEVELS`.
-        actual
-            Demand, float32 (N,).
+        losses
+            Of what the model gave.
         """
         found = []
-        for signal, value in zip(SIGNALS, signals(quantiles, actual), strict=True):
+        for signal, value in zip(SIGNALS, signals(losses), strict=True):
             usual = self._usual[signal]
             deviations = usual.show(bucket % self._season, value)
             if deviations is not None and (name := self._show(signal, deviations)) is not None:
@@ -218,11 +216,12 @@ def _update(detectors: dict[str, Any], value: float) -> str | None:
     return seen
 
 
-def signals(quantiles: F32, actual: F32) -> Iterator[float]:
+def signals(losses: Losses) -> Iterator[float]:
     """Numbers of a bucket for each of `SIGNALS`."""
+    quantiles, actual = losses.quantiles, losses.actual
     said, tiny = quantiles.astype(np.float64), _TINY * len(actual)
     expected = np.mean([pinball(quantiles, quantiles[:, level]) for level in range(said.shape[1])], axis=0)
-    loss = float(pinball(quantiles, actual).mean(axis=1).sum())
+    loss = float(losses.loss.mean(axis=1).sum())
     yield _log_ratio(loss + tiny, float(expected.mean(axis=1).sum()) + tiny)
     yield _log_ratio(float(actual.sum(dtype=np.float64)) + tiny, float(said[:, _MEDIAN].sum()) + tiny)
 

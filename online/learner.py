@@ -25,7 +25,7 @@ from online.drift import Change, Drift
 from online.guard import Guard
 from online.pending import MOST, Pending, packed, unpacked
 from online.residuals import Residuals
-from online.scores import PICK, Scores, pinball
+from online.scores import PICK, Losses, Scores, losses_of, picked, pinball
 from online.weeks import Weeks
 
 F16 = npt.NDArray[np.float16]
@@ -204,34 +204,40 @@ class Learner:
             return []
         cells, rows, sold = cells[told], rows[told], sold[told]
         slots, groups = truth.slots[rows], truth.groups[rows]
-        said, base, read = (unpacked(cells[:, part]) for part in (_SAID, _BASE, _READ))
+        said, base, read = (losses_of(unpacked(cells[:, part]), sold) for part in (_SAID, _BASE, _READ))
         logs = cells[:, _LOGS].astype(np.float32)
-        candidates = np.stack([said, said * np.exp(logs[:, :1]), said * np.exp(logs.sum(axis=1, keepdims=True))])
-        plain = candidates[cells[:, _ACT].astype(np.int64), np.arange(len(rows))]
-        self.factors.add(index, np.array([pinball(one, sold).sum() for one in candidates]))
-        self.reads.add(index, np.array([pinball(one, sold).sum() for one in (plain, read)]))
+        by_factors = [
+            losses_of(said.quantiles * np.exp(log), sold) for log in (logs[:, :1], logs.sum(axis=1, keepdims=True))
+        ]
+        candidates = [said, *by_factors]
+        plain = picked(candidates, cells[:, _ACT].astype(np.int64))
+        self.factors.add(index, np.array([one.loss.sum() for one in candidates]))
+        self.reads.add(index, np.array([one.loss.sum() for one in (plain, read)]))
         tiers = cells[:, _TIER].astype(np.int64)
-        self.calibration.learn(index, tiers, read, sold)
-        expected = said.mean(axis=1)
-        self.residuals.learn(index, truth.bucket, slots, groups, expected, sold)
-        published = np.where(cells[:, _DOES_READ, None] == READ, read, plain)
-        met = [_met(quantiles, sold) for quantiles in (published, said, base)]
-        self.met[index] = met[0]
-        losses, inside = np.array([one.loss for one in met]), np.array([one.inside for one in met])
-        self.weeks.add(truth.bucket, len(sold), float(sold.sum(dtype=np.float64)), losses, inside)
-        for name, quantiles in zip(RIVALS, (published, said, base), strict=True):
-            self.scores[name].add(index, quantiles, sold)
-            self.tier_scores[name].add_each(tiers, quantiles, sold)
+        self.calibration.learn(index, tiers, read.quantiles, sold)
+        self.residuals.learn(index, truth.bucket, slots, groups, said.quantiles.mean(axis=1), sold)
+        published = picked([plain, read], (cells[:, _DOES_READ] == READ).astype(np.int64))
+        self._score(index, truth.bucket, tiers, [published, said, base])
         self._changed = True
         if self.horizons[index] > 1 or truth.bucket <= self._seen:  # once, where zones end a bucket one after another
             return []
         self._seen = truth.bucket
-        found = self.drift.add(truth.bucket, said, sold)
+        found = self.drift.add(truth.bucket, said)
         if found:
             self.residuals.change()
             self.calibration.hurry()
             self.sum_calibration.hurry()
         return found
+
+    def _score(self, index: int, bucket: int, tiers: I64, rivals: list[Losses]) -> None:
+        met = [_met(losses) for losses in rivals]
+        self.met[index] = met[0]
+        loss, inside = np.array([one.loss for one in met]), np.array([one.inside for one in met])
+        demand = float(rivals[0].actual.sum(dtype=np.float64))
+        self.weeks.add(bucket, met[0].outcomes, demand, loss, inside)
+        for name, losses in zip(RIVALS, rivals, strict=True):
+            self.scores[name].add(index, losses)
+            self.tier_scores[name].add_each(tiers, losses)
 
     def _learn_sums(self, index: int, cells: F16, total: F32) -> None:
         plain, read = unpacked(cells[:, _SUM_PLAIN]), unpacked(cells[:, _SUM_READ])
@@ -317,9 +323,8 @@ class Learner:
         }
 
 
-def _met(published: F32, sold: F32) -> Met:
-    inside = (sold >= published[:, 0]) & (sold <= published[:, -1])
-    return Met(len(sold), float(pinball(published, sold).mean(axis=1).sum()), int(inside.sum()))
+def _met(losses: Losses) -> Met:
+    return Met(len(losses.actual), float(losses.loss.mean(axis=1).sum()), int(losses.inside.sum()))
 
 
 def kept(correction: Correction, said: Forecast, base: Forecast | None, rows: I64) -> Kept:

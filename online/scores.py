@@ -1,12 +1,14 @@
 """How good the published forecasts were: sums that give WQL, WAPE, coverage and bias.
 
-In: quantiles as published and the demand that came true, in arrays.
-Out: running sums, and the figures made of them.
+In: quantiles and the demand that came true, in arrays.
+Out: `Losses`, row by row; running sums of them, and the figures made of these.
 Must not know: which shop, item or bucket. Rule: sums only grow, in the order outcomes mature.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,9 @@ import numpy.typing as npt
 from models.forecast import LEVELS
 
 F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 SCORE_LEVELS: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Levels kept of each published forecast: the ends give the 80 % interval, the middle the median."""
@@ -23,6 +28,28 @@ PICK = [LEVELS.index(level) for level in SCORE_LEVELS]
 """Their indices among the levels of forecasts."""
 
 _LOW, _MID, _HIGH = 0, 2, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What some quantiles lost on the demand that met them, row by row: made once, for all who need it.
+
+    Attributes
+    ----------
+    quantiles
+        At `SCORE_LEVELS`, float32 (N, levels).
+    actual
+        Demand, float32 (N,).
+    loss
+        Twice the pinball loss of each level, float64 (N, levels).
+    inside
+        Whether demand lay within the 80 % interval, (N,).
+    """
+
+    quantiles: F32
+    actual: F32
+    loss: F64
+    inside: Bools
 
 
 class Scores:
@@ -36,7 +63,7 @@ class Scores:
     Examples
     --------
     >>> scores = Scores((1,))
-    >>> scores.add(0, np.array([[0, 1, 2, 3, 4]], np.float32), np.array([2], np.float32))
+    >>> scores.add(0, losses_of(np.array([[0, 1, 2, 3, 4]], np.float32), np.array([2], np.float32)))
     >>> scores.summary()["overall"]["coverage80"], scores.summary()["overall"]["wape"]
     (1.0, 0.0)
     """
@@ -48,27 +75,25 @@ class Scores:
             (len(horizons), 5), np.float64
         )  # count, |actual|, |median - actual|, median - actual, inside
 
-    def add(self, index: int, quantiles: F32, actual: F32) -> None:
-        """Add matured forecasts of one horizon: quantiles (N, levels), actual (N,)."""
-        truth = actual.astype(np.float64)
-        gap = truth[:, None] - quantiles.astype(np.float64)
-        self._loss[index] += pinball(quantiles, actual).sum(axis=0)
-        inside = (truth >= quantiles[:, _LOW]) & (truth <= quantiles[:, _HIGH])
+    def add(self, index: int, losses: Losses) -> None:
+        """Add matured forecasts of one horizon."""
+        truth = losses.actual.astype(np.float64)
+        middle = truth - losses.quantiles[:, _MID]
+        self._loss[index] += losses.loss.sum(axis=0)
         self._sums[index] += (
             len(truth),
             np.abs(truth).sum(),
-            np.abs(gap[:, _MID]).sum(),
-            -gap[:, _MID].sum(),
-            inside.sum(),
+            np.abs(middle).sum(),
+            -middle.sum(),
+            losses.inside.sum(),
         )
 
-    def add_each(self, indices: npt.NDArray[np.int64], quantiles: F32, actual: F32) -> None:
+    def add_each(self, indices: I64, losses: Losses) -> None:
         """Add matured forecasts, each to a place of its own, (N,)."""
-        truth, size = actual.astype(np.float64), len(self.horizons)
-        middle = truth - quantiles[:, _MID]
-        inside = (truth >= quantiles[:, _LOW]) & (truth <= quantiles[:, _HIGH])
-        columns = (np.ones(len(truth)), np.abs(truth), np.abs(middle), -middle, inside)
-        for place, sums in enumerate((*pinball(quantiles, actual).T, *columns)):
+        truth, size = losses.actual.astype(np.float64), len(self.horizons)
+        middle = truth - losses.quantiles[:, _MID]
+        columns = (np.ones(len(truth)), np.abs(truth), np.abs(middle), -middle, losses.inside)
+        for place, sums in enumerate((*losses.loss.T, *columns)):
             target = self._loss[:, place] if place < len(SCORE_LEVELS) else self._sums[:, place - len(SCORE_LEVELS)]
             target += np.bincount(indices, sums, size)
 
@@ -103,7 +128,38 @@ class Scores:
         self._sums = np.frombuffer(state["sums"], np.float64).reshape(self._sums.shape).copy()
 
 
-def pinball(quantiles: F32, actual: F32) -> npt.NDArray[np.float64]:
+def losses_of(quantiles: F32, actual: F32) -> Losses:
+    """Losses of quantiles at `SCORE_LEVELS`, float32 (N, levels), on the demand that met them, float32 (N,).
+
+    Examples
+    --------
+    >>> losses = losses_of(np.array([[0, 1, 2, 3, 4]] * 2, np.float32), np.array([2, 5], np.float32))
+    >>> losses.loss.mean(axis=1).round(2).tolist(), losses.inside.tolist()
+    ([0.4, 2.2], [True, False])
+    """
+    inside = (actual >= quantiles[:, _LOW]) & (actual <= quantiles[:, _HIGH])
+    return Losses(quantiles, actual, pinball(quantiles, actual), inside)
+
+
+def picked(some: Sequence[Losses], which: I64) -> Losses:
+    """Of each row what one of some lost on the same demand, by its place among them, (N,).
+
+    Examples
+    --------
+    >>> low, high = (losses_of(np.full((2, 5), level, np.float32), np.zeros(2, np.float32)) for level in (1, 9))
+    >>> picked([low, high], np.array([1, 0])).quantiles[:, 0].tolist()
+    [9.0, 1.0]
+    """
+    if (which == which[0]).all():  # mostly: what acts, acts on all
+        return some[int(which[0])]
+    rows = np.arange(len(which))
+    quantiles, loss, inside = (
+        np.stack([getattr(one, name) for one in some])[which, rows] for name in ("quantiles", "loss", "inside")
+    )
+    return Losses(quantiles, some[0].actual, loss, inside)
+
+
+def pinball(quantiles: F32, actual: F32) -> F64:
     """Twice the pinball loss at each of `SCORE_LEVELS`, float64 (N, levels).
 
     Examples
@@ -113,11 +169,11 @@ def pinball(quantiles: F32, actual: F32) -> npt.NDArray[np.float64]:
     """
     gap = actual.astype(np.float64)[:, None] - quantiles.astype(np.float64)
     levels = np.array(SCORE_LEVELS)
-    loss: npt.NDArray[np.float64] = 2 * np.maximum(levels * gap, (levels - 1) * gap)
+    loss: F64 = 2 * np.maximum(levels * gap, (levels - 1) * gap)
     return loss
 
 
-def _figures(loss: npt.NDArray[np.float64], sums: npt.NDArray[np.float64]) -> dict[str, float | int | None]:
+def _figures(loss: F64, sums: F64) -> dict[str, float | int | None]:
     count, volume, error, bias, inside = sums.tolist()
     return {
         "outcomes": int(count),

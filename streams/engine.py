@@ -23,7 +23,7 @@ import numpy.typing as npt
 from models.baseline import SeasonalWindow
 from models.forecast import Forecaster
 from online.outcomes import Outcomes
-from online.scores import Scores
+from online.scores import Scores, losses_of
 from streams.buckets import Buckets
 from streams.calendar import Holidays
 from streams.catalog import Catalog, ListedPrices
@@ -298,7 +298,7 @@ class Engine:
     def _finish(self, zone: int) -> None:
         slots, bucket, demand = self.buckets.finish(zone, self.series.live())
         for matured in self.outcomes.mature(slots, bucket, demand):
-            self.scores.add(matured.index, matured.quantiles, matured.actual)
+            self.scores.add(matured.index, losses_of(matured.quantiles, matured.actual))
         self.learning.meet(slots, bucket)
 
     def _close(self, zone: int, at_ms: int) -> None:

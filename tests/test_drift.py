@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from online.drift import KEEP, MOST, SIGNALS, Change, Drift, signals
-from online.scores import SCORE_LEVELS
+from online.scores import SCORE_LEVELS, losses_of
 
 SERIES = 160
 F32 = np.ndarray[Any, np.dtype[np.float32]]
@@ -35,7 +35,7 @@ class Shop:
 def run(drift: Drift, shop: Shop, buckets: range, factor: float = 1.0) -> list[Change]:
     found = []
     for bucket in buckets:
-        found += drift.add(bucket, shop.quantiles, shop.sold(bucket, factor))
+        found += drift.add(bucket, losses_of(shop.quantiles, shop.sold(bucket, factor)))
     return found
 
 
@@ -70,13 +70,13 @@ def test_a_restart_changes_nothing(seed: int, stop: int, factor: float) -> None:
     shop, whole, halves = Shop(seed), Drift(7), Drift(7)
     found: list[list[Change]] = [[], []]
     for bucket in range(2 * KEEP + 20):
-        sold = shop.sold(bucket, 1.0 if bucket < KEEP else factor)
-        found[0] += whole.add(bucket, shop.quantiles, sold)
+        losses = losses_of(shop.quantiles, shop.sold(bucket, 1.0 if bucket < KEEP else factor))
+        found[0] += whole.add(bucket, losses)
         if bucket == stop:
             written = msgspec.msgpack.encode(halves.snapshot())
             halves = Drift(7)
             halves.restore(msgspec.msgpack.decode(written))
-        found[1] += halves.add(bucket, shop.quantiles, sold)
+        found[1] += halves.add(bucket, losses)
     assert found[0] == found[1]
     assert whole.snapshot() == halves.snapshot()
 
@@ -90,6 +90,6 @@ def test_what_is_kept_is_bounded() -> None:
 def test_signals_do_not_depend_on_how_much_is_sold_and_are_held() -> None:
     shop = Shop(5)
     sold = shop.sold(0)
-    small, large = signals(shop.quantiles, sold), signals(1000 * shop.quantiles, 1000 * sold)
+    small, large = (signals(losses_of(by * shop.quantiles, by * sold)) for by in (1, 1000))
     np.testing.assert_allclose(list(small), list(large), atol=0.02)
-    assert max(map(abs, signals(shop.quantiles, np.zeros(SERIES, np.float32)))) <= MOST
+    assert max(map(abs, signals(losses_of(shop.quantiles, np.zeros(SERIES, np.float32))))) <= MOST
