@@ -8,14 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from load_tests.forgetting import FIRST, write_task
 from load_tests.kafka.drains import Meter
 from load_tests.kafka.orders import orders, values
 from load_tests.kafka.report import goals, summary, text
 from load_tests.kafka.runs import Run
 from load_tests.kafka.state import units
 from load_tests.kafka.worker import Sample, span
+from load_tests.residual_candidates import MODELS, measured
 from streams.decode import decode
 from streams.engine import Engine, EngineConfig
 from streams.panes import UNIT
@@ -66,6 +69,28 @@ def test_the_price_benchmark_writes_alerts_in_the_form_that_is_scored(tmp_path: 
     output("price_alerts", str(events), "--out", str(tmp_path / "alerts.jsonl"))
     states = [json.loads(line)["status"] for line in (tmp_path / "alerts.jsonl").read_text().splitlines()]
     assert states == ["firing", "resolved"]
+
+
+def test_candidates_of_the_residual_are_compared_on_nets_too(tmp_path: Path) -> None:
+    task = write_task(tmp_path, 6)
+    told = json.loads(output("residual_candidates", str(task), "--days", "30", "--net", "--steps", "4", "--json"))
+    assert {(one["task"], one["model"]) for one in told} == {
+        (name, model) for name in (task.name, "mean") for model in MODELS
+    }
+    assert {one["forecaster"] for one in told} == {"baseline-1", "net"}
+
+
+def test_candidates_of_the_residual_see_nothing_from_the_first_cutoff_on(tmp_path: Path) -> None:
+    task, found = write_task(tmp_path, 6), []
+    for factor in (1, 1000):
+        panel = pl.read_parquet(task / "panel.parquet")
+        at = pl.int_range(pl.len()).over("unique_id") >= FIRST - 1
+        panel.with_columns(pl.when(at).then(factor * (1 + pl.col("y"))).otherwise("y").alias("y")).write_parquet(
+            task / "panel.parquet"
+        )
+        found.append([{**one, "us_a_group": None} for one in measured(task, 60, None)])
+    assert found[0] == found[1]
+    assert any(one["alone"] for one in found[0])
 
 
 @pytest.mark.skipif(
@@ -150,5 +175,6 @@ def test_every_benchmark_is_run() -> None:
         "modes",  # in tests/test_commands_train.py
         "price_alerts",
         "price_forecasts",  # in tests/test_price.py
+        "residual_candidates",
         "throughput",
     }
