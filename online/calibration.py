@@ -41,6 +41,9 @@ together then move levels that were right (.05 instead of .02, on four public ta
 HURRY_DAYS = 21
 """Days after a change in which levels move fast."""
 
+NEAR_DAYS = 6
+"""Levels of farther horizons never do: what widens them fast is found too wide only as many days later."""
+
 SHRINK = 0.02
 """Share of a tier's difference from all that is forgotten per day."""
 
@@ -116,7 +119,8 @@ class Calibration:
         self._steps, self._hurried = (
             np.array([min(step, MOST_LAG / h * per_day) for h in horizons]) / per_day for step in (STEP, HURRIED_STEP)
         )
-        self._hurry, self._hurries = [0] * len(horizons), HURRY_DAYS * per_day
+        self._hurry = [0] * len(horizons)
+        self._hurries = [HURRY_DAYS * per_day if h <= NEAR_DAYS * per_day else 0 for h in horizons]
         self._shrink = SHRINK / per_day
         self._all = np.zeros((len(horizons), len(_TRACKED)))
         self._tiers = np.zeros((len(horizons), TIERS, len(_TRACKED)))
@@ -165,8 +169,8 @@ class Calibration:
         self._readings[index] = None
 
     def hurry(self) -> None:
-        """Let levels move fast for a while: the shop has changed."""
-        self._hurry = [self._hurries] * len(self._hurry)
+        """Let levels of near horizons move fast for a while: the shop has changed."""
+        self._hurry = list(self._hurries)
 
     def snapshot(self) -> dict[str, Any]:
         """What was learned, as plain values."""

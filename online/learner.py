@@ -149,6 +149,7 @@ class Learner:
         self.weeks = Weeks(RIVALS, season)
         self.met: dict[int, Met] = {}
         self._changed, self._seen = False, -1
+        self._turned = -1  # bucket that showed the last change of the world
 
     # -- asked and answered
 
@@ -194,7 +195,7 @@ class Learner:
             cells, has = self._sum_cells.take(index, truth.slots, truth.bucket)
             total = np.minimum(np.minimum(truth.demand[has, -h:], np.float32(MOST)).sum(axis=1), np.float32(MOST))
             if (told := np.isfinite(total)).any():
-                self._learn_sums(index, cells[told], total[told])
+                self._learn_sums(index, truth.bucket, cells[told], total[told])
         return found
 
     def _learn_bucket(self, index: int, cells: F16, rows: I64, truth: Truth) -> list[Change]:
@@ -211,11 +212,12 @@ class Learner:
         ]
         candidates = [said, *by_factors]
         plain = picked(candidates, cells[:, _ACT].astype(np.int64))
-        self.factors.add(index, np.array([one.loss.sum() for one in candidates]))
-        self.reads.add(index, np.array([one.loss.sum() for one in (plain, read)]))
         tiers = cells[:, _TIER].astype(np.int64)
-        self.calibration.learn(index, tiers, read.quantiles, sold)
-        self.residuals.learn(index, truth.bucket, slots, groups, said.quantiles.mean(axis=1), sold)
+        if self._knew(truth.bucket - self.horizons[index] + 1):
+            self.factors.add(index, np.array([one.loss.sum() for one in candidates]))
+            self.reads.add(index, np.array([one.loss.sum() for one in (plain, read)]))
+            self.calibration.learn(index, tiers, read.quantiles, sold)
+            self.residuals.learn(index, truth.bucket, slots, groups, said.quantiles.mean(axis=1), sold)
         published = picked([plain, read], (cells[:, _DOES_READ] == READ).astype(np.int64))
         self._score(index, truth.bucket, tiers, [published, said, base])
         self._changed = True
@@ -224,10 +226,18 @@ class Learner:
         self._seen = truth.bucket
         found = self.drift.add(truth.bucket, said)
         if found:
+            self._turned = truth.bucket
             self.residuals.change()
             self.calibration.hurry()
             self.sum_calibration.hurry()
         return found
+
+    def _knew(self, first_bucket: int) -> bool:
+        """Whether forecasts that began with a bucket were made after the last change of the world that was seen.
+
+        Those made before were surprised by it, and that says nothing of what the model says since.
+        """
+        return first_bucket > self._turned
 
     def _score(self, index: int, bucket: int, tiers: I64, rivals: list[Losses]) -> None:
         met = [_met(losses) for losses in rivals]
@@ -239,7 +249,9 @@ class Learner:
             self.scores[name].add(index, losses)
             self.tier_scores[name].add_each(tiers, losses)
 
-    def _learn_sums(self, index: int, cells: F16, total: F32) -> None:
+    def _learn_sums(self, index: int, bucket: int, cells: F16, total: F32) -> None:
+        if not self._knew(bucket - SUMS[index] + 1):
+            return
         plain, read = unpacked(cells[:, _SUM_PLAIN]), unpacked(cells[:, _SUM_READ])
         self.sum_reads.add(index, np.array([pinball(one, total).sum() for one in (plain, read)]))
         self.sum_calibration.learn(index, cells[:, _SUM_TIER].astype(np.int64), read, total)
@@ -272,7 +284,7 @@ class Learner:
     def snapshot(self, used: int) -> dict[str, Any]:
         """What was learned, as plain values, with that of the first `used` slots."""
         parts = {name: part.snapshot() for name, part in self._parts().items()}
-        return {**parts, "residuals": self.residuals.snapshot(used), "seen": self._seen}
+        return {**parts, "residuals": self.residuals.snapshot(used), "seen": self._seen, "turned": self._turned}
 
     def waiting(self) -> list[str]:
         """Keys of the records in which answers wait for their truth."""
@@ -288,6 +300,7 @@ class Learner:
                 part.restore(payload[name])
             self.residuals.restore(payload["residuals"])
             self._seen = payload["seen"]
+            self._turned = payload.get("turned", -1)  # what an earlier program wrote knows of none
 
     def _parts(self) -> dict[str, Any]:
         scores = {f"scores_{name}": scores for name, scores in self.scores.items()}

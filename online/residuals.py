@@ -42,6 +42,9 @@ HALF_LIVES = (2.0, 7.0, 28.0)
 those that are no shorter than itself, or the longest: what these days were like says nothing of a day in a week, and
 what lies a fortnight apart may be alike for a promotion's sake, which the days between are not."""
 
+NEAREST, RECENT = 0, 2
+"""Of `Residuals._near`: index of the nearest horizon, and how many of the averages look at the last days."""
+
 SERIES_HALF_LIFE = 21.0
 """Days after which what a single series sold beyond its forecasts counts half."""
 
@@ -129,8 +132,21 @@ class Residuals:
         for group, index in self._pairs:
             table[group, index] = self._of_group(group, index)
         own = self._share()
-        mixed: F32 = (own * table + (1 - own) * table[0]).astype(np.float32)
-        return mixed
+        mixed = own * table + (1 - own) * table[0]
+        least, most = self._near()
+        held: F32 = np.clip(mixed, least[:, None], most[:, None]).astype(np.float32)
+        return held
+
+    def _near(self) -> tuple[F64, F64]:
+        """Between what the factors of each group may lie: nothing, and what the last days showed one bucket ahead.
+
+        What is learned of 20 buckets ahead comes from forecasts that old: it would go on for weeks after the model has
+        caught up with a change, which shows one bucket ahead within days.
+        """
+        near = self._means[:, NEAREST, :RECENT] / (self._weights[:, NEAREST, :RECENT] + 1.0)
+        own = self._share()[:, NEAREST, None]
+        near = own * near + (1 - own) * near[0]
+        return np.minimum(near.min(axis=1), 0), np.maximum(near.max(axis=1), 0)
 
     def _share(self) -> F64:
         weight = self._weights[:, :, -1]
