@@ -234,6 +234,7 @@ class Learner:
         plain, read = unpacked(cells[:, _SUM_PLAIN]), unpacked(cells[:, _SUM_READ])
         self.sum_reads.add(index, np.array([pinball(one, total).sum() for one in (plain, read)]))
         self.sum_calibration.learn(index, cells[:, _SUM_TIER].astype(np.int64), read, total)
+        self._changed = True
 
     # -- slots and state
 
@@ -259,7 +260,7 @@ class Learner:
 
     def restore(self, key: str, payload: dict[str, Any]) -> None:
         """Take over one payload of `changes`; what waits for another model's sake is let go."""
-        if not key.startswith("learner/model/"):
+        if not is_of_model(key):
             if payload["model"] == self.model:
                 (self._cells if key.startswith("learner/cells/") else self._sum_cells).restore(key, payload)
         elif key == f"learner/model/{self.model}":
@@ -300,6 +301,11 @@ class Learner:
             str(h): {"factors": FACTORS[self.factors.acts[n]], "levels": self.reads.acts[n] == READ}
             for n, h in enumerate(self.horizons)
         }
+
+
+def is_of_model(key: str) -> bool:
+    """Whether a record holds what was learned of a model; else it holds what waits for its truth."""
+    return key.startswith("learner/model/")
 
 
 def _met(published: F32, sold: F32) -> Met:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from models.forecast import Bools
 from online.drift import Change
-from online.learner import SUMS, Learner, Truth
+from online.learner import SUMS, Learner, Truth, is_of_model
 from streams.buckets import Buckets
 from streams.due import Request
 from streams.panes import SHUT, flags_of, stock_of
@@ -40,6 +40,7 @@ class Learning:
     def __init__(self, buckets: Buckets, refresh: Refresh, *, on: bool) -> None:
         self._buckets, self._refresh, self._on = buckets, refresh, on
         self.learner = self.fresh()
+        self._let_go: list[str] = []
 
     def fresh(self) -> Learner:
         """A learner of the same model that has seen nothing."""
@@ -89,12 +90,22 @@ class Learning:
     # -- state
 
     def changes(self, used: int) -> Iterator[Record]:
-        """Yield what changed since the last call."""
+        """Yield what changed since the last call; what was let go is deleted."""
+        for key in self._let_go:
+            yield key, None
+        self._let_go.clear()
         if self._on:
             for key, payload in self.learner.changes(used):
                 yield key, pack(payload)
 
     def restore(self, key: str, value: bytes) -> None:
-        """Take over one record; where nothing is learned, it is let go."""
-        if self._on:
-            self.learner.restore(key, unpack(key, value))
+        """Take over one record; where nothing is learned, it is let go.
+
+        What waits for the sake of another model, or where nothing is learned, nobody takes when its bucket is final.
+        It must not lie there until somebody does: its column belongs to another bucket by then.
+        """
+        payload = unpack(key, value)
+        if not is_of_model(key) and not (self._on and payload["model"] == self.learner.model):
+            self._let_go.append(key)
+        elif self._on:
+            self.learner.restore(key, payload)
