@@ -33,6 +33,9 @@ F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 Slots = npt.NDArray[np.integer[Any]]
 
+LAYOUT = 1
+"""Of the records: whoever changes what lies in them, or in which order, raises it and reads those before it."""
+
 MOST_LEARNED = 2048
 """Slots of a shard that are learned from."""
 

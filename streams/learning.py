@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from models.forecast import Bools
 from online.drift import Change
-from online.learner import SUMS, Learner, Truth, is_of_model
+from online.learner import LAYOUT, SUMS, Learner, Truth, is_of_model
 from streams.buckets import Buckets
 from streams.due import Request
 from streams.panes import SHUT, flags_of, stock_of
 from streams.refresh import Refresh
-from streams.state import Record, pack, unpack
+from streams.state import Record, SnapshotError, pack, unpack
 
 I64 = npt.NDArray[np.int64]
 Slots = npt.NDArray[np.integer[Any]]
@@ -96,15 +96,26 @@ class Learning:
         self._let_go.clear()
         if self._on:
             for key, payload in self.learner.changes(used):
-                yield key, pack(payload)
+                yield key, pack({**payload, "layout": LAYOUT})
 
     def restore(self, key: str, value: bytes) -> None:
         """Take over one record; where nothing is learned, it is let go.
 
         What waits for the sake of another model, or where nothing is learned, nobody takes when its bucket is final.
         It must not lie there until somebody does: its column belongs to another bucket by then.
+
+        Raises
+        ------
+        SnapshotError
+            If the record is of another layout than this program's.
         """
         payload = unpack(key, value)
+        layout = dict(payload).get("layout", 1)  # the first programs named none
+        if layout != LAYOUT:
+            raise SnapshotError(
+                f"state record {key!r} has layout {layout}, this program reads {LAYOUT}; "
+                "use the program that wrote it, or start a new application id"
+            )
         if not is_of_model(key) and not (self._on and payload["model"] == self.learner.model):
             self._let_go.append(key)
         elif self._on:
