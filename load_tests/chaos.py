@@ -3,6 +3,7 @@
     python -m load_tests.chaos [--kills 100] [--scenario NAME,NAME|all] [--clock record|wall|both] [--seed N] [--json]
 
 kills       `kill -9` at random moments: as workers start, recover, run; they come back at once, most by the same name
+learning    the same after a past of more than a day, so that shards learn of what their forecasts come to
 recovery    killed with some of the shards recovered
 rebalance   killed while another joins
 scale       1, 3, 2 workers
@@ -14,10 +15,11 @@ disk        the broker's disk is full; later there is room
 Each runs on topics of its own under orders, clicks, prices and stock at `--rate` records a second, with repeats, late
 ones, broken ones and price faults. At random moments and at the end the committed state is held against the raw records
 below its offsets: units ordered and cancelled, orders, views and carts of every series and bucket, and what became of
-every record. At the end also: ids with two contents or published twice, dead letters missing or twice, forecasts that
-go back or are not their owner's, and by the broker's own files, producers that wrote after they were shut out.
+every record; and by each commit and the one before it, that every outcome was learned once. At the end also: ids with
+two contents or published twice, dead letters missing or twice, forecasts that go back or are not their owner's, and by
+the broker's own files, producers that wrote after they were shut out.
 
-`record`: event time runs with the records. `wall`: with the machine's clock.
+`record`: event time runs with the records. `wall`: with the machine's clock, which has no time to learn.
 Exit code 1 where anything was found wrong; the seed is told with it.
 """
 
@@ -38,7 +40,7 @@ from typing import Any
 from load_tests.kafka import hardships
 from load_tests.kafka.arena import Arena, Setting
 from load_tests.kafka.hardships import Crew
-from load_tests.kafka.shop_load import SLOW_STEP_MS, STEP_MS, Clock
+from load_tests.kafka.shop_load import PAST_RECORDS, SLOW_STEP_MS, STEP_MS, Clock
 from streams.kafka.broker import LocalBroker, free_port
 from streams.kafka.settings import KafkaSettings
 
@@ -49,6 +51,7 @@ Hardship = Callable[[Crew, LocalBroker, int], dict[str, Any]]
 
 SCENARIOS: dict[str, Hardship] = {
     "kills": lambda crew, _, kills: hardships.kills(crew, kills),
+    "learning": lambda crew, _, kills: hardships.in_learning(crew, max(1, kills // 20)),
     "recovery": lambda crew, _, kills: hardships.in_recovery(crew, max(1, kills // 20)),
     "rebalance": lambda crew, _, kills: _rebalance(crew, max(1, kills // 20)),
     "scale": lambda crew, _, kills: hardships.scale(crew),
@@ -153,14 +156,17 @@ def main() -> int:
         parser.error(f"no scenario is called {unknown[0]!r}; there are {', '.join(SCENARIOS)}")
     seed = args.seed if args.seed is not None else int.from_bytes(os.urandom(3), "big")
     clocks: list[Clock] = ["record", "wall"] if args.clock == "both" else [args.clock]
+    clocks_to_learn: list[Clock] = ["record"]
     found = []
     with tempfile.TemporaryDirectory(prefix="shelftide-chaos-") as scratch:
         for name in names:
-            for clock in clocks:
+            for clock in clocks if name != "learning" else clocks_to_learn:
                 home = (args.home or Path(scratch)) / f"{name}-{clock}"
                 step_ms = SLOW_STEP_MS if name in BROKER or clock == "wall" else STEP_MS
                 kills = args.kills // len(clocks) if name == "kills" else args.kills
-                found.append(play(name, Setting(seed, clock, args.rate, step_ms), kills, args.partitions, home))
+                past = PAST_RECORDS if name == "learning" else 0
+                setting = Setting(seed, clock, args.rate, step_ms, past)
+                found.append(play(name, setting, kills, args.partitions, home))
                 if not args.json:
                     print(text(found[-1]), flush=True)
     if args.json:

@@ -8,7 +8,7 @@ does not tell it, figures are NaN.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,38 @@ from models.task import Task, bucket_times
 
 HISTORY_SEASONS = 8
 """What a fan shows of the past: eight weeks of days."""
+
+
+TENTHS = 10
+"""Groups of series by what they sell."""
+
+MOSTLY = 0.5
+"""Share of buckets with demand above which a series is not mostly zero. Of others q0.1 is 0: coverage says little."""
+
+
+@dataclass(frozen=True, slots=True)
+class Volumes:
+    """Tenths of the series that are not mostly zero, from those that sell least to those that sell most.
+
+    Attributes
+    ----------
+    tenth
+        Number of each group, 1 to 10; groups without a series are left out.
+    series
+        Series in each.
+    demand
+        Mean demand per bucket before the cutoff.
+    figures
+        Of each.
+    left_out
+        Series that are mostly zero.
+    """
+
+    tenth: I64
+    series: I64
+    demand: F64
+    figures: Figures
+    left_out: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +123,35 @@ class Judge:
     def by_series(self) -> Figures:
         """Figures of each series of the task."""
         return self.tally.by(self.task.series)
+
+    def by_volume(self) -> Volumes:
+        """Figures of series in tenths by volume.
+
+        A series is not mostly zero where more than half of the buckets up to its first cutoff, since it began, had
+        demand above 0; its volume is the mean of these buckets. Nothing after a first cutoff is looked at.
+        """
+        task = self.task
+        series, windows = np.unique(task.series, return_index=True)  # windows are in the order of cutoffs
+        past = np.where(np.arange(task.demand.shape[1]) <= task.cutoff[windows][:, None], task.demand[series], np.nan)
+        known = np.isfinite(past)
+        count = np.maximum(known.sum(axis=1), 1)
+        volume = np.where(known, past, 0).sum(axis=1, dtype=np.float64) / count
+        sells = np.flatnonzero((np.where(known, past, 0) > 0).sum(axis=1) > MOSTLY * count)
+        order = sells[np.argsort(volume[sells], kind="stable")]
+        group = np.full(len(task.ids), TENTHS)
+        group[series[order]] = np.arange(len(order)) * TENTHS // max(len(order), 1)
+        tenths, members = np.unique(group[series[order]], return_counts=True)
+        figures = self.tally.by(group[task.series])
+        sums = np.bincount(group[series[order]], volume[order], TENTHS)[tenths]
+        return Volumes(
+            tenth=tenths + 1, series=members, demand=sums / members, figures=_some(figures, tenths),
+            left_out=len(series) - len(order),
+        )  # fmt: skip
+
+
+def _some(figures: Figures, at: I64) -> Figures:
+    """Figures of some groups."""
+    return Figures(**{field.name: getattr(figures, field.name)[at] for field in fields(Figures)})
 
 
 def judged(task: Task, forecaster: Forecaster) -> Judge:

@@ -89,5 +89,5 @@ class Guard:
         """Take over what `snapshot` gave."""
         self._losses[:] = np.frombuffer(state["losses"], np.float64).reshape(self._losses.shape)
         self._quick[:] = np.frombuffer(state["quick"], np.float64).reshape(self._quick.shape)
-        self._counts[:] = np.frombuffer(state["counts"], np.float64)
+        self._counts[:] = np.frombuffer(state["counts"], np.float64).reshape(self._counts.shape)
         self.acts = list(state["acts"])

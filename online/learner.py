@@ -24,7 +24,7 @@ from online.correction import Correction, expected_of
 from online.drift import Change, Drift
 from online.guard import Guard
 from online.pending import MOST, Pending, packed, unpacked
-from online.residuals import Residuals
+from online.residuals import Residuals, of_groups
 from online.scores import PICK, Losses, Scores, losses_of, picked, pinball
 from online.weeks import Weeks
 
@@ -32,6 +32,13 @@ F16 = npt.NDArray[np.float16]
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 Slots = npt.NDArray[np.integer[Any]]
+
+LAYOUT = 2
+"""Of the records: whoever changes what lies in them, or in which order, raises it and reads those before it. The first
+knew no changes of the world that the last forecasts may have been made before."""
+
+READS = (1, 2)
+"""Layouts that this program reads."""
 
 MOST_LEARNED = 2048
 """Slots of a shard that are learned from."""
@@ -255,6 +262,7 @@ class Learner:
         plain, read = unpacked(cells[:, _SUM_PLAIN]), unpacked(cells[:, _SUM_READ])
         self.sum_reads.add(index, np.array([pinball(one, total).sum() for one in (plain, read)]))
         self.sum_calibration.learn(index, cells[:, _SUM_TIER].astype(np.int64), read, total)
+        self._changed = True
 
     # -- slots and state
 
@@ -286,6 +294,11 @@ class Learner:
         parts = {name: part.snapshot() for name, part in self._parts().items()}
         return {**parts, "residuals": self.residuals.snapshot(used), "seen": self._seen, "turned": self._turned}
 
+    @staticmethod
+    def of_shard(payload: dict[str, Any]) -> dict[str, Any]:
+        """What `snapshot` gave, without what concerns single series: their slots may be others' by now."""
+        return {**payload, "residuals": of_groups(payload["residuals"])}
+
     def waiting(self) -> list[str]:
         """Keys of the records in which answers wait for their truth."""
         return [*self._cells.occupied(), *self._sum_cells.occupied()]
@@ -300,7 +313,7 @@ class Learner:
                 part.restore(payload[name])
             self.residuals.restore(payload["residuals"])
             self._seen = payload["seen"]
-            self._turned = payload.get("turned", -1)  # what an earlier program wrote knows of none
+            self._turned = payload.get("turned", -1)
 
     def _parts(self) -> dict[str, Any]:
         scores = {f"scores_{name}": scores for name, scores in self.scores.items()}

@@ -60,6 +60,11 @@ MOST = 1.0
 _OF_GROUPS, _OF_SERIES = ("means", "weights"), ("sold", "said", "seen")
 
 
+def of_groups(state: dict[str, Any]) -> dict[str, Any]:
+    """What `Residuals.snapshot` gave, without what was learned of single series."""
+    return {**state, **dict.fromkeys(_OF_SERIES, b"")}
+
+
 class Residuals:
     """Learned factors of the series of one shard under one model.
 
@@ -143,7 +148,7 @@ class Residuals:
         What is learned of 20 buckets ahead comes from forecasts that old: it would go on for weeks after the model has
         caught up with a change, which shows one bucket ahead within days.
         """
-        near = self._means[:, NEAREST, :RECENT] / (self._weights[:, NEAREST, :RECENT] + 1.0)
+        near = self._means[:, NEAREST, :RECENT] / np.maximum(self._weights[:, NEAREST, :RECENT], 1.0)
         own = self._share()[:, NEAREST, None]
         near = own * near + (1 - own) * near[0]
         return np.minimum(near.min(axis=1), 0), np.maximum(near.max(axis=1), 0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -42,9 +43,13 @@ MEASURES = {
         "Absolute error of the median, over the change from season to season before the cutoff.",
     ),
     "coverage": ("coverage80", "Outcomes from q0.1 to q0.9, ideally 80 %. Rare counts lie above by construction."),
+    "strict": (
+        "coverage80_strict",
+        "Outcomes between q0.1 and q0.9, not on them. Whole demand falls on them: the ideal lies between the two.",
+    ),
     "bias": ("bias", "Median less outcome, over demand. Of rare counts the median lies below the mean."),
 }
-_SHARES = ("coverage", "bias")
+_SHARES = ("coverage", "strict", "bias")
 _SERIES = 20
 
 
@@ -85,6 +90,27 @@ def measure_rows(judge: Judge) -> list[tuple[str, str]]:
         return [("measures", "no actuals")]
     found = judge.tally.in_all()
     return [(title, _cell(name, float(getattr(found, name)))) for name, (title, _) in MEASURES.items()]
+
+
+def volumes(judge: Judge) -> dict[str, Any] | None:
+    """Coverage in tenths by volume of the series that are not mostly zero; None where no outcome is known."""
+    if not judge.tally.known:
+        return None
+    found = judge.by_volume()
+    numbers = (found.tenth, found.series, found.demand, found.figures.coverage, found.figures.strict)
+    names = ("tenth", "series", "demand", "coverage80", "coverage80_strict")
+    rows = [dict(zip(names, row, strict=True)) for row in zip(*(one.tolist() for one in numbers), strict=True)]
+    tenths = [{name: round(value, 6) if np.isfinite(value) else None for name, value in row.items()} for row in rows]
+    return {"mostly_zero": found.left_out, "tenths": tenths}
+
+
+def volume_rows(judge: Judge) -> list[tuple[str, str]]:
+    """The same for a terminal, from the tenth that sells least to the one that sells most."""
+    found = judge.by_volume() if judge.tally.known else None
+    if found is None or not len(found.tenth):
+        return []
+    parts = (("coverage80 by volume", found.figures.coverage), ("  strict", found.figures.strict))
+    return [(title, f"{' '.join(f'{100 * share:.0f}' for share in shares)} %") for title, shares in parts]
 
 
 def write_report(path: Path, backtest: Backtest) -> None:
@@ -150,7 +176,21 @@ def _figures(judge: Judge, baseline: Judge | None) -> Element:
     beside = " The baseline takes the quantiles of the last twelve same weekdays." if baseline else ""
     what = f"Less is better for WQL, WAPE and MASE.{beside}"
     parts = [table(heads, rows, "figures"), tag("dl", *notes, class_="notes")]
-    return section("Figures", tag("p", what, class_="soft"), tag("div", *parts, class_="beside"))
+    by_volume = details("Coverage by volume: tenths of the series that are not mostly zero", _volume_table(judge))
+    return section("Figures", tag("p", what, class_="soft"), tag("div", *parts, class_="beside"), by_volume)
+
+
+def _volume_table(judge: Judge) -> Element:
+    """Coverage in tenths by volume of the series that are not mostly zero."""
+    found = judge.by_volume()
+    rows = [
+        [f"{tenth:d}", f"{series:,}", amount(demand), percent(coverage), percent(strict)]
+        for tenth, series, demand, coverage, strict in zip(
+            found.tenth.tolist(), found.series.tolist(), found.demand.tolist(),
+            found.figures.coverage.tolist(), found.figures.strict.tolist(), strict=True,
+        )
+    ]  # fmt: skip
+    return table(["tenth", "series", f"demand a {_unit(judge.task)}", "coverage80", "coverage80_strict"], rows)
 
 
 def _fans(backtest: Backtest, baseline: Judge | None) -> Element:

@@ -83,9 +83,10 @@ def backtest(
 
     Writes one row per series, cutoff and day: unique_id, cutoff, ds, h, one q column per level, mean. The file appears
     when it is complete. Where the panel goes on after the cutoffs, what was said is held against what came: WQL, WAPE,
-    MASE, coverage, bias, and with --report a page with pictures, beside the baseline. `finetuned` is fitted once, up to
-    the first cutoff; with --refit anew at each, which is another policy and named `refitted`. With --online what an
-    engine learns between the cutoffs corrects its answers, and the summary says what that was worth.
+    MASE, coverage (also in tenths by volume of the series that sell on most days), bias, and with --report a page with
+    pictures, beside the baseline. `finetuned` is fitted once, up to the first cutoff; with --refit anew at each, which
+    is another policy and named `refitted`. With --online what an engine learns between the cutoffs corrects its
+    answers, and the summary says what that was worth.
     """
     _refuse_together(out, report, online=online, refit=refit)
     if continual is not None and (model == "baseline" or not online):
@@ -97,7 +98,7 @@ def backtest(
     from models.backtest import write_backtest
     from models.judge import Judge
     from models.task import read_task
-    from shelftide.backtest_report import POLICIES, measure_rows, measures, write_report
+    from shelftide.backtest_report import POLICIES, measure_rows, measures, volume_rows, volumes, write_report
 
     figures: dict[str, Any] = {"model": "refitted" if refit else model, "out": str(out)}
     judge = Judge(read_task(task_dir))
@@ -117,7 +118,7 @@ def backtest(
                 said = _learned(judge.task, task_dir, forecaster, fitted, continual, figures)
             figures["rows"] = write_backtest(judge.task, forecaster, out, cumulative=cumulative, watch=watch, said=said)
         figures["seconds"] = round(time.perf_counter() - started_s, 3)
-        figures["measures"] = measures(judge)
+        figures |= {"measures": measures(judge), "coverage_by_volume": volumes(judge)}
         if report is not None:
             told_of = _judged(judge, forecaster, POLICIES["refitted" if refit else model])
             write_report(report, told_of)
@@ -128,7 +129,8 @@ def backtest(
     else:
         learned = _learned_rows(figures)
         told = [("rows", f"{figures['rows']:,}"), ("model", forecaster.name), ("file", str(out)),
-                ("seconds", f"{figures['seconds']:.1f}"), *measure_rows(judge), *learned]  # fmt: skip
+                ("seconds", f"{figures['seconds']:.1f}"), *measure_rows(judge), *volume_rows(judge),
+                *learned]  # fmt: skip
         print_table("backtest", told + ([("report", str(report))] if report else []) + fit_rows(figures))
 
 

@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from models.forecast import Bools
 from online.drift import Change
-from online.learner import OF_MODEL, SUMS, Learner, Truth
+from online.learner import LAYOUT, OF_MODEL, READS, SUMS, Learner, Truth
 from streams.buckets import Buckets
 from streams.due import Request
 from streams.panes import SHUT, flags_of, stock_of
 from streams.refresh import Refresh
-from streams.state import Record, pack, unpack
+from streams.state import Record, SnapshotError, pack, unpack
 
 I64 = npt.NDArray[np.int64]
 Slots = npt.NDArray[np.integer[Any]]
@@ -135,23 +135,40 @@ class Learning:
     # -- state
 
     def changes(self, used: int) -> Iterator[Record]:
-        """Yield what changed since the last call."""
-        if not self._on:
-            return
+        """Yield what changed since the last call; what no longer holds is deleted."""
         for key in self._gone:
             yield key, None
         self._gone.clear()
-        if (rested := self._resting.get(self._rested)) is not None:
-            yield self._rested, pack(rested)
-        self._rested = ""
-        for key, payload in self.learner.changes(used):
-            yield key, pack(payload)
-
-    def restore(self, key: str, value: bytes) -> None:
-        """Take over one record; where nothing is learned, it is let go."""
         if not self._on:
             return
-        if key.startswith(OF_MODEL) and key != self.learner.key:
-            self._resting[key] = unpack(key, value)
-        else:
-            self.learner.restore(key, unpack(key, value))
+        if (rested := self._resting.get(self._rested)) is not None:
+            yield self._rested, pack({**rested, "layout": LAYOUT})
+        self._rested = ""
+        for key, payload in self.learner.changes(used):
+            yield key, pack({**payload, "layout": LAYOUT})
+
+    def restore(self, key: str, value: bytes) -> None:
+        """Take over one record; where nothing is learned, it is let go.
+
+        What waits for the sake of another model, or where nothing is learned, nobody takes when its bucket is final.
+        It must not lie there until somebody does: its column belongs to another bucket by then.
+
+        Raises
+        ------
+        SnapshotError
+            If the record is of another layout than this program reads.
+        """
+        payload = unpack(key, value)
+        layout = dict(payload).get("layout", 1)  # the first programs named none
+        if layout not in READS:
+            raise SnapshotError(
+                f"state record {key!r} has layout {layout}, this program reads {READS[0]} and {READS[-1]}; "
+                "use the program that wrote it, or start a new application id"
+            )
+        of_model = key.startswith(OF_MODEL)
+        if not of_model and not (self._on and payload["model"] == self.learner.model):
+            self._gone.append(key)
+        elif self._on and of_model and key != self.learner.key:
+            self._resting[key] = Learner.of_shard(payload)
+        elif self._on:
+            self.learner.restore(key, payload)

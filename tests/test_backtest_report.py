@@ -18,7 +18,16 @@ from models.forecast import LEVELS, Forecast, ForecastBatch
 from models.judge import Judge, judged
 from models.task import Task, read_task
 from models.worth import InputWorth
-from shelftide.backtest_report import POLICIES, Backtest, measure_rows, measures, report, write_report
+from shelftide.backtest_report import (
+    POLICIES,
+    Backtest,
+    measure_rows,
+    measures,
+    report,
+    volume_rows,
+    volumes,
+    write_report,
+)
 from shelftide.cli import run
 from streams.files import FileError
 from tests.program import PROGRAM
@@ -240,14 +249,16 @@ def test_the_command_prints_measures_and_writes_the_page(tmp_path: Path, capsys:
     told = json.loads(capsys.readouterr().out)
     judge = judged(read_task(tmp_path / "task"), SeasonalWindow())
     assert told["measures"] == measures(judge)
-    assert set(told["measures"]) == {"wql", "wape", "mase", "coverage80", "bias"}
+    assert set(told["measures"]) == {"wql", "wape", "mase", "coverage80", "coverage80_strict", "bias"}
+    assert told["coverage_by_volume"] == volumes(judge)
+    assert [one["series"] for one in told["coverage_by_volume"]["tenths"]] == [1, 1, 1, 1]
     assert told["report"] == str(page)
     assert list(told["inputs"]) == ["history beyond 4 seasons", "weeks of two years"]
     assert Page(page.read_text()).texts["dd"][0] == "shop"
     assert "What each input is worth" in Page(page.read_text()).texts["h2"]
     assert run(command) == 0
     shown = capsys.readouterr().out
-    assert all(name in shown and value in shown for name, value in measure_rows(judge))
+    assert all(name in shown and value in shown for name, value in [*measure_rows(judge), *volume_rows(judge)])
 
 
 def test_the_command_says_where_there_are_no_actuals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -256,7 +267,8 @@ def test_the_command_says_where_there_are_no_actuals(tmp_path: Path, capsys: pyt
     assert run(command) == 0
     assert "no actuals" in capsys.readouterr().out
     assert run([*command, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["measures"] is None
+    told = json.loads(capsys.readouterr().out)
+    assert (told["measures"], told["coverage_by_volume"]) == (None, None)
 
 
 @pytest.mark.parametrize(

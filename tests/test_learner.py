@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.baseline import SeasonalWindow
 from models.forecast import F32, LEVELS, Basis, Forecast, ForecastBatch
 from models.promises import fault_of
 from online.correction import band_of
 from online.learner import LEARNED, MOST_LEARNED, SUMS, Learner, Truth, kept
-from streams.engine_config import EngineConfig
+from streams.engine import Engine, EngineConfig
 from tests.small_shop import DAY, MONDAY, NOON, Till, order, stock
 from tests.test_buckets import at
 
@@ -270,6 +271,15 @@ def test_series_beyond_those_that_are_learned_from_are_corrected_all_the_same() 
     assert learner.correction(slots, np.full(3, -1)).groups.shape == (3, len(LEARNED))
 
 
+def test_what_sums_alone_teach_is_written_as_well() -> None:
+    said, learner = poisson_forecast(levels(11)), Learner("m", SERIES, 7)
+    waiting = kept(learner.correction(SLOTS, NOBODY), said, None, SLOTS)
+    learner.keep(SLOTS, 40, replace(waiting, cells=np.zeros_like(waiting.cells)))
+    assert list(learner.changes(SERIES))
+    learner.learn(Truth(40 + SUMS[0] - 1, SLOTS, np.ones((SERIES, SUMS[-1]), np.float32), NOBODY))
+    assert "learner/model/m" in dict(learner.changes(SERIES)), "a restart would forget what was met"
+
+
 def test_every_step_has_a_horizon_that_stands_for_it() -> None:
     assert [LEARNED[n] for n in band_of(LEARNED, 28)] == [1] + 3 * [3] + 4 * [6] + 6 * [11] + 14 * [20]
 
@@ -296,3 +306,34 @@ def test_an_engine_that_shall_not_learn_does_not() -> None:
         till.take(order(NOON + day * DAY, 3))
     assert outcomes_learned(till) == 0
     assert not [key for key, _ in till.engine.changes() if key.startswith("learner/")]
+
+
+class Other(SeasonalWindow):
+    """The same under another name."""
+
+    name = "other-1"
+
+
+def topic_of(till: Till, topic: dict[str, bytes] | None = None) -> dict[str, bytes]:
+    """State records as a compacted topic has them after another commit."""
+    merged = {**(topic or {}), **dict(till.engine.changes())}
+    return {key: value for key, value in merged.items() if value is not None}
+
+
+@pytest.mark.parametrize("other", [{"learning": False}, {"forecaster": Other()}], ids=["off", "another model"])
+def test_what_nobody_meets_waits_no_longer(other: dict[str, Any]) -> None:
+    till = Till()
+    for day in range(14):
+        till.take(order(NOON + day * DAY, 3))
+    topic = topic_of(till)
+    assert [key for key in topic if key.startswith("learner/cells/")]
+    between = Engine(EngineConfig(max_series=32, learning=other.get("learning", True)), other.get("forecaster"))
+    between.restore(topic)
+    till.engine = between
+    for day in range(14, 24):
+        till.take(order(NOON + day * DAY, 30))
+    topic = topic_of(till, topic)
+    again = Engine(EngineConfig(max_series=32))
+    again.restore(topic)
+    assert again.learning.learner.summary()["rivals"]["model"]["overall"]["outcomes"] > 0
+    assert not any(cells.any() for cells in again.learning.learner._cells.cells), "of days that are over"

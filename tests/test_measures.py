@@ -21,7 +21,7 @@ from models.measures import SCORED, Figures, Tally, measure, pinball, seasonal_s
 from models.task import Task, read_task
 from tests.test_backtest import SHARED, evaluation_tasks, panel_of, write_task
 
-NAMES = ("wql", "wape", "mase", "coverage", "bias")
+NAMES = ("wql", "wape", "mase", "coverage", "strict", "bias")
 
 
 def drawn(seed: int, rows: int = 5, steps: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -45,7 +45,7 @@ def by_hand(truth: np.ndarray, said: np.ndarray, scale: np.ndarray) -> dict[str,
     """The definitions, one step at a time."""
     at = {level: LEVELS.index(level) for level in SCORED}
     losses = dict.fromkeys(SCORED, 0.0)
-    size = error = excess = demand = inside = known = 0.0
+    size = error = excess = demand = inside = strictly = known = 0.0
     scaled = []
     for row, step in np.ndindex(truth.shape):
         y, q = float(truth[row, step]), said[row, step].tolist()
@@ -58,6 +58,7 @@ def by_hand(truth: np.ndarray, said: np.ndarray, scale: np.ndarray) -> dict[str,
         size, demand = size + abs(y), demand + y
         error, excess = error + abs(median - y), excess + median - y
         inside += q[at[0.1]] <= y <= q[at[0.9]]
+        strictly += q[at[0.1]] < y < q[at[0.9]]
         if scale[row] > 0:
             scaled.append(abs(median - y) / scale[row])
     return {
@@ -65,6 +66,7 @@ def by_hand(truth: np.ndarray, said: np.ndarray, scale: np.ndarray) -> dict[str,
         "wape": error / size,
         "mase": float(np.mean(scaled)),
         "coverage": inside / known,
+        "strict": strictly / known,
         "bias": excess / demand,
     }
 
@@ -124,8 +126,25 @@ def test_nothing_known_gives_no_figures() -> None:
 
 def test_no_demand_leaves_coverage_alone() -> None:
     found = measure(np.zeros((1, 2)), np.zeros((1, 2, 9)), np.zeros(1))
-    assert [bool(np.isnan(getattr(found, name))) for name in NAMES] == [True, True, True, False, True]
-    assert float(found.coverage) == 1.0
+    assert [bool(np.isnan(getattr(found, name))) for name in NAMES] == [True, True, True, False, False, True]
+    assert (float(found.coverage), float(found.strict)) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("rate", [2, 5, 20])
+def test_an_interval_that_is_right_has_its_share_between_the_two_coverages(rate: int) -> None:
+    random = np.random.default_rng(rate)
+    for draws in (random.poisson(rate, (2, 200_000)).astype(float), random.gamma(rate, 1, (2, 200_000))):
+        quantiles = np.quantile(draws[0], SCORED, method="inverted_cdf")
+        truth = draws[1].reshape(-1, 100)
+        found = measure(truth, np.broadcast_to(quantiles, (*truth.shape, 9)), np.ones(len(truth)))
+        whole = bool((draws == np.rint(draws)).all())
+        low, high = quantiles[0], quantiles[-1]
+        inside, strictly = ((truth >= low) & (truth <= high)).mean(), ((truth > low) & (truth < high)).mean()
+        assert (float(found.coverage), float(found.strict)) == pytest.approx((inside, strictly))
+        if whole:
+            assert float(found.strict) < 0.79 < 0.81 < float(found.coverage)
+        else:
+            assert float(found.strict) == pytest.approx(float(found.coverage)) == pytest.approx(0.8, abs=0.01)
 
 
 def test_the_greatest_numbers_of_a_panel_do_not_overflow() -> None:
@@ -173,6 +192,47 @@ def test_the_last_days_of_a_panel_have_no_outcome(tmp_path: Path) -> None:
     assert np.isnan(judge.by_cutoff()[1].wql[1])
 
 
+def volume_task(folder: Path, after: float = 1.0) -> Task:
+    """Twenty series that sell on most days and five that sell on every third; demand changes after the cutoff."""
+    random = np.random.default_rng(8)
+    sells = [random.poisson(2 + row, 60).astype(float) for row in range(20)]
+    rare = [np.where(np.arange(60) % 3 == row % 3, 50.0, 0.0) for row in range(5)]
+    demand = [np.where(np.arange(60) < 41, one, np.rint(after * one)) for one in [*sells, *rare]]
+    panel = panel_of(*((f"s{row:02d}", row % 7, list(one[row % 7 :])) for row, one in enumerate(demand)))
+    return read_task(write_task(folder, panel, cutoffs=["2024-02-08", "2024-02-10"]))
+
+
+def test_coverage_by_volume_is_that_of_tenths_of_the_series_that_are_not_mostly_zero(tmp_path: Path) -> None:
+    judge = judged(volume_task(tmp_path), SeasonalWindow())
+    found, alone = judge.by_volume(), judge.by_series()
+    assert found.tenth.tolist() == list(range(1, 11))
+    assert found.series.tolist() == [2] * 10
+    assert found.left_out == 5, "they sell most, and on every third day alone"
+    past = [judge.task.demand[row, row % 7 : 40].mean() for row in range(20)]
+    order = np.argsort(past, kind="stable").reshape(10, 2)
+    np.testing.assert_allclose(found.demand, np.array(past)[order].mean(axis=1), rtol=0.02)
+    assert (np.diff(found.demand) > 0).all()
+    for name in ("coverage", "strict"):  # all series have as many outcomes, so that means of means are theirs
+        np.testing.assert_allclose(getattr(found.figures, name), getattr(alone, name)[order].mean(axis=1))
+    assert (found.figures.strict <= found.figures.coverage).all()
+
+
+def test_what_comes_after_a_cutoff_moves_no_series_to_another_tenth(tmp_path: Path) -> None:
+    one, other = (judged(volume_task(tmp_path / name, after), SeasonalWindow()).by_volume()
+                  for name, after in (("same", 1.0), ("none", 0.0)))  # fmt: skip
+    np.testing.assert_array_equal(one.demand, other.demand)
+    assert one.left_out == other.left_out
+    assert not np.array_equal(one.figures.strict, other.figures.strict)
+
+
+def test_few_series_fill_few_tenths_and_none_fills_none(tmp_path: Path) -> None:
+    panel = panel_of(("a", 0, [3.0] * 60), ("b", 0, [9.0] * 60), ("still", 0, [0.0] * 60))
+    found = judged(read_task(write_task(tmp_path / "few", panel, cutoffs=["2024-02-10"])), SeasonalWindow()).by_volume()
+    assert (found.tenth.tolist(), found.demand.tolist(), found.left_out) == ([1, 6], [3.0, 9.0], 1)
+    still = read_task(write_task(tmp_path / "none", panel_of(("still", 0, [0.0] * 60)), cutoffs=["2024-02-10"]))
+    assert judged(still, SeasonalWindow()).by_volume().tenth.tolist() == []
+
+
 def test_series_are_ranked_by_their_loss_and_those_without_demand_are_left_out(task: Task) -> None:
     judge = judged(task, SeasonalWindow())
     names = [task.ids[series] for series in ranked(judge)]
@@ -203,5 +263,6 @@ def test_figures_are_what_the_evaluation_prints(tmp_path: Path, name: str) -> No
     subprocess.run([*command, *options], capture_output=True, check=True, timeout=120)
     told = json.loads((tmp_path / "score.json").read_text())
     found = judged(task, SeasonalWindow()).tally.in_all()
-    for ours, theirs in zip(NAMES, ("WQL", "WAPE", "MASE", "cov80", "bias"), strict=True):
-        assert float(getattr(found, ours)) == pytest.approx(told[theirs], abs=5e-5), ours
+    ours = [name for name in NAMES if name != "strict"]
+    for name, theirs in zip(ours, ("WQL", "WAPE", "MASE", "cov80", "bias"), strict=True):
+        assert float(getattr(found, name)) == pytest.approx(told[theirs], abs=5e-5), name

@@ -17,6 +17,7 @@ from pathlib import Path
 from random import Random
 from types import TracebackType
 
+from load_tests.kafka.learned import Balance
 from load_tests.kafka.oracle import TOPICS, RawTopics, differences, held
 from load_tests.kafka.published import in_files, published
 from load_tests.kafka.shop_load import HOUR_MS, STEP_MS, Clock, Load, Shop
@@ -35,6 +36,8 @@ WORKER: Mapping[str, object] = {"session_timeout_ms": 6_000, "commit_interval_ms
 """The shortest session that a broker allows by default, and more commits to be hit than usual."""
 
 CAUGHT_UP_S = 90.0
+NAMED = 10
+"""Sentences on what a shard learned, at each check: what is lost once is missing from then on."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,15 @@ class Setting:
         Records per second.
     step_ms
         Event time between them, where it runs with them.
+    past
+        Records that lie there before any worker starts: a past that ends where the others begin.
     """
 
     seed: int
     clock: Clock = "record"
     rate: float = 1_500
     step_ms: int = STEP_MS
+    past: int = 0
 
     @property
     def engine(self) -> EngineConfig:
@@ -93,12 +99,16 @@ class Arena:
         apply(kafka)
         folder.mkdir(parents=True, exist_ok=True)
         self.workers = Workers(kafka, folder, {**WORKER, "clock": setting.clock})
-        self.load = Load(kafka, Shop(setting.seed, setting.clock, kafka.partitions, setting.step_ms), setting.rate)
+        shop = Shop(setting.seed, setting.clock, kafka.partitions, setting.step_ms, past=setting.past)
+        self.load = Load(kafka, shop, setting.rate)
         self._raw = RawTopics(kafka, HOUR_MS)
         self._state = StateTopic(kafka.bootstrap_servers, kafka.topic(STATE_TOPIC), kafka.partitions + 1)
+        self._balances = [Balance(setting.engine) for _ in range(kafka.partitions)]
+        self._state.on_commit = self._note_commit
 
     def __enter__(self) -> Arena:
         self.load.start()
+        self.wait(lambda: self._raw.records >= self.setting.past, "the past on its topics")
         return self
 
     def __exit__(
@@ -163,6 +173,15 @@ class Arena:
         before = self.progress()
         self.wait(lambda: self.progress() >= before + records, f"{records} more records committed", timeout_s)
 
+    def wait_learned(self, outcomes: int, timeout_s: float = 120) -> None:
+        """Wait until every shard has learned so many more outcomes; a series needs a day of its own for the first."""
+        before = [balance.outcomes for balance in self._balances]
+
+        def learned() -> bool:
+            return all(now.outcomes >= at + outcomes for now, at in zip(self._balances, before, strict=True))
+
+        self.wait(learned, f"{outcomes} more outcomes learned by every shard", timeout_s)
+
     def recoveries_s(self) -> list[float]:
         """Seconds from the start of each process to its first assignment with all shards recovered."""
         first = ((began_s, worker.told("assigned")) for worker, began_s in self.began_s.items())
@@ -180,7 +199,9 @@ class Arena:
             offsets = self._offsets(position)
             while not self._raw.reaches(shard, offsets):
                 self._raw.poll(0.05)
-            for text in differences(held(self._engine(shard)), self._raw.expected(shard, offsets)):
+            engine = self._engine(shard)
+            texts = differences(held(engine), self._raw.expected(shard, offsets))
+            for text in [*texts, *self._balances[shard].faults(engine)[:NAMED]]:
                 self._break(f"shard {shard} at {offsets}: {text}")
         self.checks += 1
 
@@ -203,6 +224,8 @@ class Arena:
         self._broken(found.broken)
         self._broken(verify(self.kafka, self.setting.engine, "murmur2").wrong)  # the command's own oracle
         figures = {"records": self._raw.records, "sent": self.load.sent, **found.counts}
+        for name in ("outcomes", "steps", "doubtful"):
+            figures[f"learning {name}"] = sum(getattr(balance, name) for balance in self._balances)
         if data is not None:
             broken, endings = in_files(self.kafka, data)
             self._broken(broken)
@@ -224,6 +247,10 @@ class Arena:
         records = self._state.shards[shard]
         engine.restore({key: value for key, value in records.items() if not key.startswith(SHELL)})
         return engine
+
+    def _note_commit(self, shard: int) -> None:
+        if shard < self.kafka.partitions:
+            self._balances[shard].take(self._state.shards[shard])
 
     def _position(self, shard: int) -> Position | None:
         return positions_of(self._state.shards[shard])

@@ -99,6 +99,15 @@ def kills(crew: Crew, count: int, check_every: int = 5) -> dict[str, Any]:
     return {"kills": count, "kills by stage": dict(stages)}
 
 
+def in_learning(crew: Crew, count: int, check_every: int = 2) -> dict[str, Any]:
+    """Kill workers, as `kills` does, once every shard learns of what its forecasts come to; then let it learn on."""
+    crew.settle()
+    crew.arena.wait_learned(1)
+    found = kills(crew, count, check_every)
+    crew.arena.wait_learned(100)
+    return found
+
+
 def in_recovery(crew: Crew, times: int = 1) -> dict[str, Any]:
     """Kill a worker that runs, and again when the first of its shards is back and the others are not."""
     arena, stages = crew.arena, Counter[str]()

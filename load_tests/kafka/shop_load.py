@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from random import Random
 from typing import Literal
 
@@ -32,6 +33,13 @@ SLOW_STEP_MS = 60
 """The same where the broker is away: its producer makes up for that topic by topic, and what comes behind others by
 more than two hours of event time is rightly late."""
 
+
+PAST_STEP_MS = 4_000
+"""The same in a past that lies there before anybody reads: a day is 21,600 records, and what comes again does so within
+half an hour. While workers come and go it would be too fast: a topic fetched two seconds after others is late then."""
+
+PAST_RECORDS = 30_000
+"""Of a past after which forecasts of most series rest on a history of their own, and are learned from: 33 hours."""
 
 JITTER_MS = 4 * 60_000
 """Events are so far out of order at most: less than the watermark's bound, so that none is late by it."""
@@ -78,9 +86,14 @@ class Shop:
         Event time between records, where it runs with them.
     skus
         Number of items.
+    past
+        Records of a past, with `PAST_STEP_MS` between them, where event time runs with them.
     """
 
-    def __init__(self, seed: int, clock: Clock, partitions: int, step_ms: int = STEP_MS, skus: int = 120) -> None:
+    def __init__(
+        self, seed: int, clock: Clock, partitions: int, step_ms: int = STEP_MS, skus: int = 120, past: int = 0
+    ) -> None:
+        self.past = past
         self._step_ms = step_ms
         self._random = Random(seed)
         self._clock, self._partitions, self._skus = clock, partitions, skus
@@ -94,7 +107,8 @@ class Shop:
     @property
     def now_ms(self) -> int:
         """Event time of the newest record, before it is put out of order."""
-        at_ms = self._began_ms + self._made * self._step_ms
+        past = min(self._made, self.past)
+        at_ms = self._began_ms + past * PAST_STEP_MS + (self._made - past) * self._step_ms
         return at_ms if self._clock == "record" else min(at_ms, time.time_ns() // 1_000_000 + AHEAD_MS)
 
     def records(self) -> Iterator[Made]:
@@ -190,7 +204,7 @@ class Shop:
 
 
 class Load(threading.Thread):
-    """Sends a shop's records at a rate until told to stop; a broker that is away makes it wait.
+    """Sends a shop's past at once, then its records at a rate until told to stop; a broker that is away makes it wait.
 
     Attributes
     ----------
@@ -203,7 +217,7 @@ class Load(threading.Thread):
         self.rate = rate
         self.sent = self.refused = 0
         self.error: BaseException | None = None
-        self._kafka, self._records = kafka, shop.records()
+        self._kafka, self._records, self._past = kafka, shop.records(), shop.past
         self._over = threading.Event()
         self._paused = threading.Event()
         self._producer = Producer({
@@ -218,6 +232,8 @@ class Load(threading.Thread):
     def run(self) -> None:
         """Send."""
         try:
+            for made in islice(self._records, self._past):
+                self._send(made)
             began_s, owed = time.monotonic(), 0.0
             while not self._over.is_set():
                 now_s = time.monotonic()

@@ -6,6 +6,7 @@ Must not know: the worker. Rule: aborted transactions do not count, and the newe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,11 +32,14 @@ class StateTopic:
         Live records of each shard.
     written, written_bytes, commits
         Records, their bytes and transactions so far.
+    on_commit
+        Called with a shard after each of its commits; its live records are then those of that commit.
     """
 
     def __init__(self, bootstrap: str, topic: str, partitions: int) -> None:
         self.shards: dict[int, dict[str, bytes]] = {number: {} for number in range(partitions)}
         self.written = self.written_bytes = self.commits = 0
+        self.on_commit: Callable[[int], None] = lambda shard: None
         self._topic = topic
         self._ended: set[int] = set()
         self._consumer = Consumer(
@@ -52,6 +56,8 @@ class StateTopic:
             if error is None:
                 self._ended.discard(number)
                 self._take(self.shards[number], message.key(), message.value())
+                if message.key() == OFFSETS_KEY.encode():  # the last record of a shard's state in a transaction
+                    self.on_commit(number)
             elif error.code() == KafkaError._PARTITION_EOF:
                 self._ended.add(number)
             elif error.code() not in PASSING:

@@ -1,7 +1,7 @@
 """Workers killed, frozen and replaced under load, a broker that goes away: nothing is lost, nothing counted twice.
 
-Each test ends with `Arena.finish`: committed state against the raw records, outputs against what readers rely on, and
-the broker's own files. `python -m load_tests.chaos` does the same for longer.
+Each test ends with `Arena.finish`: committed state against the raw records, what was learned from commit to commit,
+outputs against what readers rely on, and the broker's own files. `python -m load_tests.chaos` does the same for longer.
 """
 
 from __future__ import annotations
@@ -15,8 +15,18 @@ from pathlib import Path
 import pytest
 
 from load_tests.kafka.arena import Arena, Setting
-from load_tests.kafka.hardships import Crew, broker_away, disk_full, in_rebalance, in_recovery, kills, scale, zombie
-from load_tests.kafka.shop_load import SLOW_STEP_MS
+from load_tests.kafka.hardships import (
+    Crew,
+    broker_away,
+    disk_full,
+    in_learning,
+    in_rebalance,
+    in_recovery,
+    kills,
+    scale,
+    zombie,
+)
+from load_tests.kafka.shop_load import PAST_RECORDS, SLOW_STEP_MS
 from streams.kafka.broker import LocalBroker
 from streams.kafka.settings import KafkaSettings
 
@@ -37,6 +47,19 @@ def test_workers_come_go_and_are_killed(broker: LocalBroker, kafka: KafkaSetting
     assert figures["replenishment.trigger.v1"] > 0
     assert figures["alerts.price.v1"] > 0
     assert figures["forecast.demand.v1"] > 0
+
+
+def test_workers_that_are_killed_learn_each_outcome_once(
+    broker: LocalBroker, kafka: KafkaSettings, tmp_path: Path
+) -> None:
+    """What must be equal, and why it is no other run's: `load_tests.kafka.learned`."""
+    with Arena(kafka, tmp_path, Setting(seed=4, rate=RATE, past=PAST_RECORDS)) as arena:
+        in_learning(Crew(arena, "w0", "w1"), 4)
+        figures = arena.finish(broker.folder / "data")
+    assert arena.broken == []
+    assert arena.deaths.total() == 4
+    assert figures["learning outcomes"] > 300, "every shard learned a hundred after the kills"
+    assert figures["learning steps"] > 3 * figures["learning doubtful"], "most balances are exact"
 
 
 def test_a_worker_that_was_frozen_is_shut_out_and_ends(

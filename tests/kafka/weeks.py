@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,18 +70,38 @@ def make_week(shards: int, *, days: int = 7, items: int = 32, seed: int = 5) -> 
     return Week(records, contents(replayed(records, shards)))
 
 
+def make_days(shards: int, days: int, items: int, seed: int = 5) -> list[bytes]:
+    """Days of a shop in which nothing in particular happens, in order of arrival."""
+    shop = Shop(items, seed, days=days)
+    records = [record for day in range(days) for record in shop.day(day)]
+    return records + _last_of_each_shard(records, shards)
+
+
 def replayed(
     records: Sequence[bytes], shards: int, forecasts: Written = "all", forecaster: Forecaster | None = None
 ) -> list[Output]:
     """Outputs of a replay in this process."""
-    engine = Settings.model_validate({**SHOP, "max_series": int(SHOP["max_series"])}).engine()
     out: list[Output] = []
+    played(records, shards, out.extend, forecasts, forecaster)
+    return out
+
+
+def played(
+    records: Sequence[bytes],
+    shards: int,
+    write: Callable[[list[Output]], None],
+    forecasts: Written = "last",
+    forecaster: Forecaster | None = None,
+    **model: str,
+) -> Replay:
+    """A replay in this process that has come to its end; `model` are settings of the shop's model."""
+    engine = Settings.model_validate({**SHOP, "max_series": int(SHOP["max_series"]), "model": model}).engine()
     config = ReplayConfig(engine, clock_ms=time.time_ns() // 1_000_000, shards=shards, forecasts=forecasts)
-    player = Replay(config, out.extend, forecaster)
+    player = Replay(config, write, forecaster)
     for start in range(0, len(records), 10_000):
         player.feed(records[start : start + 10_000])
     player.finish()
-    return out
+    return player
 
 
 def contents(outputs: Iterable[Output]) -> dict[str, Counter[Content]]:
