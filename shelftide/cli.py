@@ -113,10 +113,12 @@ def _user_errors() -> tuple[type[Exception], ...]:
     from streams.conversion import ConvertError
     from streams.files import FileError
     from streams.kafka.broker_jars import BrokerError
+    from streams.kafka.commands import CommandError
     from streams.kafka.connection import UnreachableError
     from streams.kafka.ending import WorkerError
     from streams.kafka.produce import ProduceError
     from streams.kafka.reader import SubscribeError
+    from streams.kafka.source import SourceError
     from streams.kafka.topics import TopicsError
     from streams.kafka.verify import VerifyError
     from streams.partition import PartitionerError
@@ -124,8 +126,8 @@ def _user_errors() -> tuple[type[Exception], ...]:
     from streams.shop import ShopError
 
     known = (ForecastError, TaskError, SettingsError, ZoneError, ConvertError, FileError, PartitionerError)
-    kafka = (BrokerError, ProduceError, SubscribeError, TopicsError, UnreachableError, VerifyError, WorkerError)
-    return (*known, *kafka, ReplenishmentError, ShopError, OSError)
+    kafka = (BrokerError, CommandError, ProduceError, SourceError, SubscribeError, TopicsError, UnreachableError)
+    return (*known, *kafka, VerifyError, WorkerError, ReplenishmentError, ShopError, OSError)
 
 
 def _sentence(error: Exception) -> str:

@@ -59,6 +59,8 @@ def learn(
 
     told = {"every_days": every, "core_share": core_share}
     chosen = read_settings(settings, {**kafka_options(bootstrap, prefix, partitions), "learn": told})
+    if chosen.bucket == "hour":
+        raise typer.BadParameter("nets are fitted to days, and the setting bucket says hour", param_hint="settings")
     set_up(chosen.worker.log_format, chosen.worker.log_level)
     folder = chosen.worker.state_folder / "learn" / chosen.kafka.application_id
     lock = _alone(folder)

@@ -353,3 +353,18 @@ def test_wrong_usage_in_a_process_has_no_traceback(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr.count(b"\n") == 1
     assert b"no former champion" in done.stderr
+
+
+def test_workers_are_told_where_that_is_asked_and_who_cannot_reach_them_is_told_what_to_say_again(
+    registry: Path, two: tuple[str, str], capsys: Capture
+) -> None:
+    at = ["--registry", str(registry)]
+    code, words = refused(capsys, "promote", two[0], *at, "--bootstrap", "127.0.0.1:1")
+    assert (code, "say --live to tell them" in words) == (2, True)
+    told(capsys, "promote", two[0], *at)
+    told(capsys, "promote", two[1], *at)
+    code, words = refused(capsys, "rollback", *at, "--live", "--bootstrap", "127.0.0.1:1")
+    name = f"tea-shop@sha256:{two[0][:12]}"
+    assert code == 1
+    assert f"say `shelftide models rollback {name} --live`" in words
+    assert told(capsys, "rollback", name, *at)["champion"] == two[0], "which changes nothing"

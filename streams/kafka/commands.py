@@ -59,7 +59,8 @@ def tell_workers(
         out.write(COMMAND_TOPIC, MODEL_KEY, orjson.dumps(event))
     except UnconfirmedError as error:
         raise CommandError(
-            f"the command {what!r} was {error}; the registry has changed, running workers may not know: say it again"
+            f"the command {what!r} was {error}; the registry has changed, running workers may not know: say "
+            f"`shelftide models {what} {model} --live`"
         ) from error
     finally:
         out.close()

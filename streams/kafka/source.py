@@ -37,6 +37,8 @@ MOST_PARTITIONS = 1 << 20
 class SourceError(Exception):
     """Records cannot be fetched, and trying again would not help; one sentence."""
 
+    wrong_input = False
+
 
 @dataclass(slots=True)
 class Chunk:
