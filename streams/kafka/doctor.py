@@ -15,7 +15,9 @@ from kafka.errors import KafkaError
 
 from streams.engine import EngineConfig
 from streams.kafka import machine
+from streams.kafka.answering import answering
 from streams.kafka.arrivals import ITEM_TOPICS, SHARED_TOPICS
+from streams.kafka.champion import MODEL_TOPIC
 from streams.kafka.connection import UnreachableError, admin, reach
 from streams.kafka.findings import Finding, Level, gibibytes
 from streams.kafka.ledger import STATE_TOPIC, Position
@@ -98,6 +100,8 @@ class _Doctor:
         if present:
             yield from self._guarded("records", lambda: self._records(present))
             yield from self._guarded("clocks", lambda: self._clocks(present))
+        if self._counts.get(MODEL_TOPIC):
+            yield from self._guarded("models", self._models)
         if self._counts.get(STATE_TOPIC) != self._kafka.partitions + 1:
             return
         yield from self._guarded("group", self._group)
@@ -134,6 +138,11 @@ class _Doctor:
         if not bad:
             text = f"all {len(states)} are as they must be, the item topics with {self._kafka.partitions} partitions"
             yield Finding("topics", "ok", text)
+
+    def _models(self) -> Iterator[Finding]:
+        found = answering(self._kafka, self._offsets, ASK_TIMEOUT_S)
+        if found is not None:
+            yield found
 
     # -- records and clocks
 

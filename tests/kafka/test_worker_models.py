@@ -12,10 +12,12 @@ import pytest
 from models.model_folder import published_name
 from models.named import PRETRAINED, SHIPPED, forecaster_named
 from shelftide.cli import run
+from streams.engine import EngineConfig
 from streams.kafka.champion import MODEL_TOPIC
 from streams.kafka.commands import COMMAND_TOPIC, tell_workers
+from streams.kafka.doctor import examine
 from streams.kafka.produce import produce
-from streams.kafka.settings import KafkaSettings
+from streams.kafka.settings import KafkaSettings, WorkerSettings
 from streams.kafka.topics import apply
 from streams.outputs import DEADLETTER_TOPIC, DEMAND_TOPIC
 from tests.kafka.reading import read_all
@@ -47,6 +49,12 @@ def wait_changed(kafka: KafkaSettings, command: str) -> list[dict[str, Any]]:
     wait_for(all_said, f"{command} at all shards", 60)
     assert len(found) == kafka.partitions
     return found
+
+
+def models_found(kafka: KafkaSettings) -> list[str]:
+    """What the doctor finds of models."""
+    found = examine(kafka, WorkerSettings(metrics_port=-1), EngineConfig(max_series=100), "murmur2")
+    return [str(one) for one in found if one.check == "models"]
 
 
 class Desk:
@@ -83,10 +91,12 @@ def test_all_shards_change_their_model_without_a_restart_and_keep_it_through_one
     worker = workers.start("one", shop=shop)
     workers.wait_assigned([worker], 60)
     desk = Desk(kafka, registry, capsys)
+    assert models_found(kafka) == []
     first = desk.says("promote", digests[0])
     assert (first["type"], first["model"], first["former"]) == ("model_promoted", one, BASELINE)
     assert first["event_id"] == f"{first['command']}-shard-{first['shard']}"
     assert desk.says("promote", digests[1])["former"] == one
+    assert models_found(kafka) == [f"ok       models: {two} answers in all {kafka.partitions} shards"]
     worker.kill()
     worker = workers.start("one", shop=shop)
     workers.wait_assigned([worker], 60)
@@ -98,6 +108,7 @@ def test_all_shards_change_their_model_without_a_restart_and_keep_it_through_one
     refused = wait_changed(kafka, nobody)
     assert {(said["type"], said["model"]) for said in refused} == {("model_refused", one)}
     assert "has no model 'tea-shop@sha256:0123456789ab'" in refused[0]["reason"]
+    assert models_found(kafka)[0].startswith("warning  models: shard 0 refused the last command (")
     (letter,) = read_all(kafka, DEADLETTER_TOPIC)
     assert (letter.headers["x-stage"], orjson.loads(letter.value or b"")["event_id"]) == (b"apply", nobody)
 
