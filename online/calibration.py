@@ -42,7 +42,7 @@ HURRY_DAYS = 21
 """Days after a change in which levels move fast."""
 
 NEAR_DAYS = 6
-"""Levels of farther horizons never do: what widens them fast is found too wide only as many days later."""
+"""Levels of farther horizons never do, and where their middle lies is held by nearer ones (`Calibration.levels`)."""
 
 SHRINK = 0.02
 """Share of a tier's difference from all that is forgotten per day."""
@@ -59,6 +59,7 @@ MOST_OWN = 0.3
 _TIER_OF_ONE = 4  # expected demand from 1 to 2
 _TRACKED = np.array(SCORE_LEVELS)
 _LEVELS = np.array(LEVELS)
+_MIDDLE = int(np.argmin(np.abs(_TRACKED - 0.5)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,7 @@ class Calibration:
         self._steps, self._hurried = (
             np.array([min(step, MOST_LAG / h * per_day) for h in horizons]) / per_day for step in (STEP, HURRIED_STEP)
         )
+        self._near = sum(h <= NEAR_DAYS * per_day for h in horizons) or len(horizons)
         self._hurry = [0] * len(horizons)
         self._hurries = [HURRY_DAYS * per_day if h <= NEAR_DAYS * per_day else 0 for h in horizons]
         self._shrink = SHRINK / per_day
@@ -128,9 +130,24 @@ class Calibration:
 
     def levels(self, index: int) -> F64:
         """Levels of the model that are published as `SCORE_LEVELS`, by tier, (TIERS, levels)."""
-        moved = _TRACKED + self._all[index] + self._tiers[index]
+        moved = _TRACKED + self._moves(index)
         levels: F64 = np.maximum.accumulate(np.clip(moved, _LEVELS[0], _LEVELS[-1]), axis=1)
         return levels
+
+    def _moves(self, index: int) -> F64:
+        """How far each level was moved, by tier, (TIERS, levels).
+
+        Where the middle lies far ahead is learned from forecasts that old, and would hold for weeks after the model has
+        caught up with a change: it is held between nothing and what nearer horizons show. The width is its own.
+        """
+        own: F64 = self._all[index] + self._tiers[index]
+        if index < self._near:
+            return own
+        near = (self._all[: self._near, None] + self._tiers[: self._near])[:, :, _MIDDLE]
+        least, most = np.minimum(near.min(axis=0), 0), np.maximum(near.max(axis=0), 0)
+        middle = own[:, _MIDDLE]
+        moves: F64 = own + (np.clip(middle, least, most) - middle)[:, None]
+        return moves
 
     def reading(self, index: int) -> Reading:
         """Where one horizon reads the model's quantiles."""
@@ -166,7 +183,7 @@ class Calibration:
         # Else a start far off would leave an offset far beyond all levels, and the way back would take as long.
         self._all[index] = np.clip(self._all[index], _LEVELS[0] - _TRACKED, _LEVELS[-1] - _TRACKED)
         self._tiers[index] = np.clip(self._tiers[index], -MOST_OWN, MOST_OWN)
-        self._readings[index] = None
+        self._readings = [None] * len(self._readings)  # of far horizons too, which are held by it
 
     def hurry(self) -> None:
         """Let levels of near horizons move fast for a while: the shop has changed."""
