@@ -42,7 +42,10 @@ HURRY_DAYS = 21
 """Days after a change in which levels move fast."""
 
 NEAR_DAYS = 6
-"""Levels of farther horizons never do, and where their middle lies is held by nearer ones (`Calibration.levels`)."""
+"""Levels of farther horizons never do."""
+
+HELD_DAYS = 56
+"""Days after a change in which nearer horizons hold where the middle of farther ones lies."""
 
 SHRINK = 0.02
 """Share of a tier's difference from all that is forgotten per day."""
@@ -121,6 +124,7 @@ class Calibration:
             np.array([min(step, MOST_LAG / h * per_day) for h in horizons]) / per_day for step in (STEP, HURRIED_STEP)
         )
         self._near = sum(h <= NEAR_DAYS * per_day for h in horizons) or len(horizons)
+        self._holds, self._held = 0, HELD_DAYS * per_day  # buckets for which far middles are held, and after a change
         self._hurry = [0] * len(horizons)
         self._hurries = [HURRY_DAYS * per_day if h <= NEAR_DAYS * per_day else 0 for h in horizons]
         self._shrink = SHRINK / per_day
@@ -137,11 +141,12 @@ class Calibration:
     def _moves(self, index: int) -> F64:
         """How far each level was moved, by tier, (TIERS, levels).
 
-        Where the middle lies far ahead is learned from forecasts that old, and would hold for weeks after the model has
-        caught up with a change: it is held between nothing and what nearer horizons show. The width is its own.
+        Where the middle lies far ahead is learned from forecasts that old, and would stay so for weeks after the model
+        has caught up with a change: after one it is held between nothing and what nearer horizons show. The width is
+        its own.
         """
         own: F64 = self._all[index] + self._tiers[index]
-        if index < self._near:
+        if index < self._near or not self._holds:
             return own
         near = (self._all[: self._near, None] + self._tiers[: self._near])[:, :, _MIDDLE]
         least, most = np.minimum(near.min(axis=0), 0), np.maximum(near.max(axis=0), 0)
@@ -176,6 +181,7 @@ class Calibration:
         upto = np.stack([np.bincount(tiers, row, TIERS) for row in (actual[:, None] <= quantiles).T], axis=1)
         step = self._hurried[index] if self._hurry[index] else self._steps[index]
         self._hurry[index] = max(0, self._hurry[index] - 1)
+        self._holds = max(0, self._holds - (index == 0))
         self._all[index] += step * _missing(below.sum(axis=0) / len(tiers), upto.sum(axis=0) / len(tiers))
         some = counts[:, None]
         own = _missing(below / np.maximum(some, 1), upto / np.maximum(some, 1)) * some / (some + EVIDENCE)
@@ -186,18 +192,20 @@ class Calibration:
         self._readings = [None] * len(self._readings)  # of far horizons too, which are held by it
 
     def hurry(self) -> None:
-        """Let levels of near horizons move fast for a while: the shop has changed."""
+        """Let levels of near horizons move fast for a while, and hold the middle of far ones: the shop has changed."""
+        self._holds = self._held
+        self._readings = [None] * len(self._readings)
         self._hurry = list(self._hurries)
 
     def snapshot(self) -> dict[str, Any]:
         """What was learned, as plain values."""
-        return {"all": self._all.tobytes(), "tiers": self._tiers.tobytes(), "hurry": self._hurry}
+        return {"all": self._all.tobytes(), "tiers": self._tiers.tobytes(), "hurry": self._hurry, "holds": self._holds}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what `snapshot` gave."""
         self._all = np.frombuffer(state["all"], np.float64).reshape(self._all.shape).copy()
         self._tiers = np.frombuffer(state["tiers"], np.float64).reshape(self._tiers.shape).copy()
-        self._hurry = list(state["hurry"])
+        self._hurry, self._holds = list(state["hurry"]), state.get("holds", 0)
         self._readings = [None for _ in self._readings]
 
 
