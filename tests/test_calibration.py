@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.forecast import F32, LEVELS
-from online.calibration import TIERS, Calibration, tiers_of
-from online.scores import PICK
+from online.calibration import HELD_DAYS, TIERS, Calibration, tiers_of
+from online.scores import PICK, SCORE_LEVELS
 
 ROWS = 300
 TIER = np.full(ROWS, 4)
@@ -98,3 +98,31 @@ def test_read_quantiles_never_cross_and_stay_within_the_models(seed: int) -> Non
 
 def test_tiers_double() -> None:
     assert tiers_of(np.array([0.01, 0.99, 1, 2, 3.9, 4], np.float32)).tolist() == [0, 3, 4, 5, 5, 6]
+
+
+def test_after_a_change_nearer_horizons_hold_where_the_middle_of_farther_ones_lies() -> None:
+    tiers, random = np.full(200, 3), np.random.default_rng(4)
+    calibration = Calibration((1, 20), 7)
+    for _ in range(300):
+        low = random.uniform(0, 0.6, 200).astype(np.float32)  # far ahead demand is lower than what was said
+        even = random.uniform(0, 1, 200).astype(np.float32)
+        for index, sold in enumerate((even, low)):
+            published = calibration.reading(index).of(np.tile(np.array(LEVELS, np.float32), (200, 1)), tiers)
+            calibration.learn(index, tiers, published[:, PICK], sold)
+    middle = len(SCORE_LEVELS) // 2
+    near, far = (float(calibration.levels(index)[3, middle]) for index in (0, 1))
+    assert near == pytest.approx(0.5, abs=0.05)
+    assert far < 0.4
+    calibration.hurry()
+    assert float(calibration.levels(1)[3, middle]) == pytest.approx(near, abs=0.06)
+    again = Calibration((1, 20), 7)
+    again.restore(calibration.snapshot())
+    np.testing.assert_array_equal(again.levels(1), calibration.levels(1))
+    for _ in range(HELD_DAYS):
+        calibration.learn(
+            0,
+            tiers,
+            np.tile(np.array(SCORE_LEVELS, np.float32), (200, 1)),
+            random.uniform(0, 1, 200).astype(np.float32),
+        )
+    assert float(calibration.levels(1)[3, middle]) < 0.4

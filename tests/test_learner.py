@@ -17,6 +17,7 @@ from models.forecast import F32, LEVELS, Basis, Forecast, ForecastBatch
 from models.promises import fault_of
 from online.correction import band_of
 from online.learner import LEARNED, MOST_LEARNED, SUMS, Learner, Truth, kept
+from online.residuals import Residuals
 from streams.engine import Engine, EngineConfig
 from tests.small_shop import DAY, MONDAY, NOON, Till, order, stock
 from tests.test_buckets import at
@@ -113,6 +114,33 @@ def test_a_model_that_stays_behind_is_corrected_within_weeks() -> None:
     assert behind.learner.drift.last is not None
     assert 60 <= behind.learner.drift.last.bucket < 70
     assert behind.wql("published") < behind.wql("model")
+
+
+def test_forecasts_made_before_a_change_teach_nothing_of_what_a_model_says_since() -> None:
+    level, random = levels(1), np.random.default_rng(1)
+    surprised = shop(level)
+    surprised.play(random.poisson(level, (60, SERIES)))
+    evidence = []
+    for _ in range(40):
+        surprised.play(random.poisson(1.6 * level, (1, SERIES)))
+        evidence.append(float(surprised.learner.residuals._weights[0, -1, -1]))
+    seen = surprised.learner._turned
+    assert 60 <= seen < 70
+    first = seen + LEARNED[-1]  # the first bucket that was forecast so far ahead by who knew
+    assert np.diff(evidence[seen - 60 : first - 60]).max() <= 0
+    assert np.diff(evidence[first - 60 :]).min() > 0
+
+
+@pytest.mark.parametrize(("near", "far"), [(1.0, 0.0), (2.0, 0.5)])
+def test_a_factor_far_ahead_ends_with_what_shows_one_bucket_ahead(near: float, far: float) -> None:
+    residuals, slots, nobody = Residuals(8, (1, 20), 7), np.arange(8), np.zeros(8, np.int64)
+    said = np.full(8, 50, np.float32)
+    for bucket in range(60):
+        residuals.expect(bucket)
+        for index, times in enumerate((near, 2.0)):
+            residuals.learn(index, bucket, slots, nobody, said, times * said)
+    found = float(residuals.foretell(slots, nobody)[0][0, 1])
+    assert found == pytest.approx(0, abs=0.01) if not far else found > far
 
 
 def test_when_the_world_returns_the_correction_goes() -> None:
