@@ -81,7 +81,7 @@ deviation of the days that are good or bad for all, days of a promotion, chance 
 BUCKETS, WITHIN = 7, 0.1
 """Of recovery: buckets whose WQL is looked at together, and how far from the twin's it may be."""
 
-EXCESS_DAYS, WORSE = 56, 0.005
+EXCESS_DAYS, COVERED_DAYS, WORSE = 56, 28, 0.005
 SPANS = {"week 1": (0, 7), "2": (7, 14), "3-4": (14, 28), "5-8": (28, 56), "9-16": (56, WATCHED)}
 """Days since the change that a table shows together."""
 
@@ -152,7 +152,7 @@ class Losses:
     """Twice the pinball loss, mean of the levels .1 to .9, and demand, by the day of the outcome and the step."""
 
     def __init__(self) -> None:
-        self.loss, self.demand = np.zeros((2, CHANGE + WATCHED, HORIZON))
+        self.loss, self.demand, self.inside, self.count = np.zeros((4, CHANGE + WATCHED, HORIZON))
 
     def add(self, panel: Panel, cutoff: int, forecast: Forecast) -> None:
         """Hold the answers of a day to all series against what came."""
@@ -163,6 +163,13 @@ class Losses:
         day, step = cutoff + 1 + np.arange(told), np.arange(told)
         self.loss[day, step] = 2 * np.maximum(levels * gap, (levels - 1) * gap).mean(axis=2).sum(axis=0)
         self.demand[day, step] = actual.sum(axis=0)
+        low, high = (forecast.quantiles[:, :told, LEVELS.index(level)] for level in (0.1, 0.9))
+        self.inside[day, step], self.count[day, step] = ((low <= actual) & (actual <= high)).sum(axis=0), len(rows)
+
+    def coverage(self, begin: int, end: int, steps: int = HORIZON) -> float:
+        """Share of these outcomes within the 80 % interval, its ends included."""
+        days = slice(CHANGE + begin, CHANGE + end)
+        return float(self.inside[days, :steps].sum() / self.count[days, :steps].sum())
 
     def wql(self, begin: int, end: int, steps: int = HORIZON) -> float:
         """Of outcomes of some days since the change, forecast up to so many steps ahead."""
@@ -251,6 +258,8 @@ def measured(folder: Path, shop: Shop, case: str, forecaster: Forecaster) -> dic
         "all_steps": {name: recovery(one, twin, HORIZON) for name, one in rivals.items()},
         "excess": {name: excess(one, twin) for name, one in rivals.items()},
         "weeks": weeks_of(published, model),
+        "coverage80": {name: [one.coverage(0, COVERED_DAYS, steps) for steps in (1, HORIZON)]
+                       for name, one in (("model", model), ("published", published))},
     }  # fmt: skip
 
 
@@ -270,7 +279,7 @@ def forecasters(names: Sequence[str], series: int, seed: int, steps: int | None,
 def summed(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Runs of several seeds as one: medians of recoveries, with the soonest and latest, and means of all else."""
     out: dict[str, Any] = {}
-    for name in ("days", "spans", "excess"):
+    for name in ("days", "spans", "excess", "coverage80"):
         means = {rival: np.mean([run[name][rival] for run in runs], axis=0) for rival in runs[0][name]}
         out[name] = {rival: np.round(mean, 5).tolist() for rival, mean in means.items()}
     for name in ("one_ahead", "all_steps"):
@@ -298,6 +307,8 @@ def told(case: str, name: str, one: dict[str, Any]) -> Iterator[str]:
             line += f" {one['excess'][rival]:+8.1%}"
             line += "".join(f"  {_buckets(one[view][rival]):12}" for view in ("one_ahead", "all_steps"))
         yield line
+    told = ", ".join(f"{rival} {near:.3f} and {all_:.3f}" for rival, (near, all_) in one["coverage80"].items())
+    yield f"  80 % interval holds in the first four weeks, one bucket and all steps ahead: {told}"
 
 
 def _buckets(found: Sequence[float | None]) -> str:
