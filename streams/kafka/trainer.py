@@ -54,6 +54,9 @@ WARM_DAYS = 84
 AT_ONCE_DAYS = 2
 """Days after a generation from which on a change that is seen brings the next one."""
 
+TICK_MS = 1_000
+"""Time between ticks of the machine's clock, as of a shard."""
+
 LEARNS_ON = 10
 """A net that learns on takes so many times fewer steps than one that is fitted anew."""
 
@@ -257,7 +260,8 @@ class Trainer:
                     self.shadow.apply(batch)
                 if not follow.caught_up:
                     continue
-                if self._config.worker.clock == "wall":
+                if self._config.worker.clock == "wall" and now_ms - follow.clock_ms >= TICK_MS:
+                    follow.clock_ms = now_ms
                     self.shadow.tick(now_ms)
                 if was_behind:
                     was_behind, self.shadow.asking_from = False, 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ BEGUN_MS = 19_800 * DAY_MS
 SKUS, FITTED, MORE = 16, 120, 60
 """Items; days before the first generation; days after it."""
 
+TOO_LITTLE = "no generation could be fitted; it is tried again tomorrow"
 LEARN = {"every_days": "7", "nets": "1", "steps": "60", "core_share": "1"}
 
 
@@ -62,10 +64,10 @@ class Shop:
         """Start the worker."""
         return self.workers.start("one", shop=self.models)
 
-    def learn(self) -> Worker:
+    def learn(self, clock: str = "record") -> Worker:
         """Start who learns."""
         number = len(self.learners)
-        told = environment(self.kafka, clock="record", state_folder=self.folder / "state")
+        told = environment(self.kafka, clock=clock, state_folder=self.folder / "state")
         told |= {f"SHELFTIDE_{name.upper()}": value for name, value in self.models.items()}
         told |= {f"SHELFTIDE_LEARN__{name.upper()}": value for name, value in LEARN.items()}
         log = self.folder / f"learn-{number}.log"
@@ -137,8 +139,10 @@ def test_a_better_generation_is_promoted_on_all_shards_and_brought_back_by_a_com
 
 
 def test_a_second_one_is_refused_and_so_is_what_another_program_kept(shop: Shop) -> None:
+    shop.sell(0, 5)
     first = shop.learn()
-    first.wait_told("following", 60)
+    first.wait_told(TOO_LITTLE, 60)
+    assert "fine-tuning needs 500" in first.told(TOO_LITTLE)[0]["reason"]
     second = shop.learn()
     assert second.ended() == 2
     assert "one is enough" in second.text
@@ -152,3 +156,11 @@ def test_a_second_one_is_refused_and_so_is_what_another_program_kept(shop: Shop)
     assert third.ended() == 1
     assert "has format 99, this program reads 1" in third.text
     assert "Traceback" not in third.text
+
+
+def test_days_end_by_the_clock_of_the_machine_where_that_is_what_moves_time(shop: Shop) -> None:
+    shop.sell(0, 2)
+    learner = shop.learn("wall")
+    learner.wait_told("caught up", 60)
+    assert learner.told("caught up")[0]["day"] == time.time() * 1000 // DAY_MS - 1
+    assert learner.stop() == 0
