@@ -57,6 +57,9 @@ AT_ONCE_DAYS = 2
 TICK_MS = 1_000
 """Time between ticks of the machine's clock, as of a shard."""
 
+AGAIN_S = 10.0
+"""Time before a promotion that failed is tried again."""
+
 LEARNS_ON = 10
 """A net that learns on takes so many times fewer steps than one that is fitted anew."""
 
@@ -368,7 +371,7 @@ class Trainer:
             self._announce(self._promoting)
         except (ForecastError, CommandError) as error:
             log.error("the promotion failed, and is tried again", reason=str(error))
-            time.sleep(1)
+            time.sleep(AGAIN_S)
             return
         log.info("promoted", model=self._promoting, former=self._champion.name, evidence=card.scores["evidence"])
         self._champion, self._digest, self._promoting = LateEncoder(registry.show(digest)), digest, ""
