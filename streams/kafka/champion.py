@@ -105,7 +105,7 @@ class Champion:
             names = self._promoted(command) if isinstance(command, Promote) else self._rolled_back(command)
             forecaster = self._models.named(names[-1])
         except ForecastError as error:
-            log.error("model refused", shard=self._shard, command=command.event_id, reason=str(error))
+            log.warning("model refused", shard=self._shard, command=command.event_id, reason=str(error))
             told = {"type": "model_refused", "reason": str(error)}
             return Obeyed(self._record(command, clock_ms, former, told), str(error))
         self._names, self.forecaster = names, forecaster
