@@ -24,7 +24,7 @@ from tests.kafka.reading import read_all
 from tests.kafka.test_worker_end_to_end import LOCKSTEP
 from tests.kafka.test_worker_models import changes
 from tests.kafka.workers import Worker, Workers, environment
-from tests.program import PROGRAM
+from tests.program import PROGRAM, wait_for
 from tests.test_commands_registry import trained
 
 DAY_MS = 86_400_000
@@ -64,12 +64,12 @@ class Shop:
         """Start the worker."""
         return self.workers.start("one", shop=self.models)
 
-    def learn(self, clock: str = "record") -> Worker:
-        """Start who learns."""
+    def learn(self, clock: str = "record", **more: str) -> Worker:
+        """Start who learns, with settings of `[learn]` that differ."""
         number = len(self.learners)
         told = environment(self.kafka, clock=clock, state_folder=self.folder / "state")
         told |= {f"SHELFTIDE_{name.upper()}": value for name, value in self.models.items()}
-        told |= {f"SHELFTIDE_LEARN__{name.upper()}": value for name, value in LEARN.items()}
+        told |= {f"SHELFTIDE_LEARN__{name.upper()}": value for name, value in {**LEARN, **more}.items()}
         log = self.folder / f"learn-{number}.log"
         with log.open("wb") as out:
             process = subprocess.Popen([*PROGRAM, "learn"], env=told, stdout=out, stderr=out)
@@ -164,3 +164,17 @@ def test_days_end_by_the_clock_of_the_machine_where_that_is_what_moves_time(shop
     learner.wait_told("caught up", 60)
     assert learner.told("caught up")[0]["day"] == time.time() * 1000 // DAY_MS - 1
     assert learner.stop() == 0
+
+
+def test_told_to_stop_in_the_middle_of_a_fit_it_ends_and_so_do_its_processes(shop: Shop) -> None:
+    shop.sell(0, FITTED)
+    learner = shop.learn(steps="100000")
+    learner.wait_told("caught up", 60)
+    pid = learner.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    wait_for(lambda: len(children.read_text().split()) >= 2, "processes of the fit", 60)
+    fitting = children.read_text().split()
+    assert learner.stop(30) == 0
+    assert "stopped" in learner.text
+    assert "Traceback" not in learner.text
+    wait_for(lambda: not [one for one in fitting if Path(f"/proc/{one}").exists()], "the end of those processes", 20)
