@@ -63,7 +63,7 @@ def finding(newest: Mapping[int, Said], shards: int) -> Finding:
     ok       models: tea@sha256:1 answers in all 2 shards
     """
     facts: dict[str, Any] = {"shards": {str(shard): said.model for shard, said in sorted(newest.items())}}
-    refused = [said for said in newest.values() if said.type == "model_refused"]
+    refused = [said for _, said in sorted(newest.items()) if said.type == "model_refused"]
     if refused:
         text = f"shard {refused[0].shard} refused the last command ({refused[0].reason})"
         advice = "put the model into the registry of its worker, and give the command again"
