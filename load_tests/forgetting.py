@@ -17,7 +17,6 @@ import datetime as dt
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from models.panel import Panel
 from models.recipe import Recipe
 from models.serving import EncoderForecaster
 from models.task import read_task
-from online.lineage import CONTINUING, Lineage
+from online.lineage import Lineage, continuing
 
 FIRST, SECOND, AGAIN, HORIZON = 280, 84, 56, 14
 WEEK = np.array([0.6, 0.8, 1.0, 1.1, 1.3, 1.5, 0.7])
@@ -73,7 +72,7 @@ def measured(series: int, steps: int, generations: int) -> dict[str, Any]:
         panel, recipe = Panel(read_task(task_dir)), Recipe(steps=steps)
         nets = finetune(task_dir, Path(scratch) / "nets", recipe=recipe, last=FIRST - 1,
                         choices=[Choice("full", False, 0.0)]).folders  # fmt: skip
-        lineage = Lineage(task_dir, nets, Path(scratch) / "line", 7, replace(CONTINUING, steps=max(1, steps // 10)))
+        lineage = Lineage(task_dir, nets, Path(scratch) / "line", 7, continuing(steps))
         for n in range(1, generations + 1):
             lineage.next(FIRST - 1 + n * SECOND // generations)
         found = {"left alone": _losses(panel, nets), "learned on": _losses(panel, lineage.nets)}

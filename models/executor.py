@@ -150,7 +150,7 @@ class Executor:
             raise ValueError(f"timeout_s is {timeout_s} and rows {rows}; both must be above 0")
         self._forecaster, self._fallback = forecaster, fallback
         self._timeout_s, self._clock = timeout_s, clock
-        self._pieces = Pieces(forecaster, rows)
+        self._pieces = Pieces(rows)
         self._change = threading.Condition()  # guards everything below
         self._jobs: dict[_Job, None] = {}  # unanswered, the oldest first
         self._queue: deque[_Job] = deque()
@@ -300,7 +300,7 @@ class Executor:
         """Let the model answer; a sentence where it failed."""
         start_s, model = self._clock(), job.forecaster
         try:
-            return Answer(self._pieces.ask(job.batch, self._mine, model), model.name, None, self._clock() - start_s)
+            return Answer(self._pieces.ask(model, job.batch, self._mine), model.name, None, self._clock() - start_s)
         except BaseException as error:  # foreign code: whatever it raises, this thread goes on
             return f"model failed: {_words(error)}"
 

@@ -23,12 +23,10 @@ class UnwantedError(Exception):
 
 
 class Pieces:
-    """Calls a forecaster with at most so many rows; with half as many each time memory runs out.
+    """Calls forecasters with at most so many rows; with half as many each time memory runs out.
 
     Parameters
     ----------
-    forecaster
-        The model.
     rows
         Rows per call at most.
 
@@ -36,7 +34,7 @@ class Pieces:
     --------
     >>> from models.baseline import SeasonalWindow
     >>> from models.forecast import ForecastBatch
-    >>> forecast = Pieces(SeasonalWindow(), rows=2).ask(ForecastBatch(
+    >>> forecast = Pieces(rows=2).ask(SeasonalWindow(), ForecastBatch(
     ...     demand=np.ones((5, 84), np.float32), is_open=np.ones((5, 84), bool), future_open=np.ones((5, 7), bool),
     ...     observed=np.zeros(5, np.float32), elapsed=np.zeros(5, np.float32), day=np.zeros(5, int),
     ...     hour=np.zeros(5, int), season=7, group=np.full(5, -1, np.int32)))
@@ -44,24 +42,22 @@ class Pieces:
     5
     """
 
-    def __init__(self, forecaster: Forecaster, rows: int) -> None:
+    def __init__(self, rows: int) -> None:
         self.rows_per_call = rows
         self.out_of_memory = 0
-        self._forecaster, self._rows, self._calm = forecaster, rows, 0
+        self._rows, self._calm = rows, 0
 
-    def ask(
-        self, batch: ForecastBatch, wanted: Callable[[], bool] = lambda: True, forecaster: Forecaster | None = None
-    ) -> Forecast:
+    def ask(self, forecaster: Forecaster, batch: ForecastBatch, wanted: Callable[[], bool] = lambda: True) -> Forecast:
         """Forecast every row of a batch.
 
         Parameters
         ----------
+        forecaster
+            The model.
         batch
             The rows.
         wanted
             Asked before each call whether anybody still waits.
-        forecaster
-            Another model than the usual one.
 
         Raises
         ------
@@ -77,7 +73,7 @@ class Pieces:
                 raise UnwantedError
             rows = self.rows_per_call
             part = batch if start == 0 and len(batch) <= rows else take(batch, slice(start, start + rows))
-            if (forecast := self._call(forecaster or self._forecaster, part)) is None:
+            if (forecast := self._call(forecaster, part)) is None:
                 continue
             parts.append(forecast)
             start += len(part)

@@ -19,6 +19,18 @@ from models.recipe import Recipe
 CONTINUING = Recipe(steps=200, rate=5e-4)
 """Of a generation: a tenth of a fit. What other ways gave is in docs/learning.md."""
 
+
+def continuing(steps: int) -> Recipe:
+    """Of a generation whose nets were fitted in so many steps: a tenth of them, one at least.
+
+    Examples
+    --------
+    >>> continuing(2000) == CONTINUING
+    True
+    """
+    return replace(CONTINUING, steps=max(1, steps // 10))
+
+
 FRESH = Recipe()
 """Of a net that is fitted anew."""
 
@@ -82,7 +94,8 @@ class Lineage:
         column
             Of the task, in which it lies; the same number where buckets are counted by columns.
         """
-        anew = dict([list(enumerate(self.origins))[self.generation % len(self.origins)]]) if self.origins else {}
+        turn = self.generation % max(1, len(self.origins))
+        anew = {turn: self.origins[turn]} if self.origins else {}
         folder = self.out / f"generation-{self.generation + 1}"
         recipe = replace(self.recipe, seed=self.recipe.seed + 1000 * (self.generation + 1))
         self.nets = continued(

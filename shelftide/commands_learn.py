@@ -50,24 +50,27 @@ def learn(
 
     Exit codes: 0 stopped, 1 could not go on, 2 wrong settings.
     """
-    from models.registry import Registry
     from shelftide.settings_sources import read_settings
-    from streams.kafka.logs import set_up
-    from streams.kafka.shards import steady_ms
-    from streams.kafka.trainer import Trainer, TrainerConfig
-    from streams.kafka.worker import await_kafka, check_topics
 
     told = {"every_days": every, "core_share": core_share}
     chosen = read_settings(settings, {**kafka_options(bootstrap, prefix, partitions), "learn": told})
     if chosen.bucket == "hour":
         raise typer.BadParameter("nets are fitted to days, and the setting bucket says hour", param_hint="settings")
+    from streams.kafka.logs import set_up
+
     set_up(chosen.worker.log_format, chosen.worker.log_level)
     folder = chosen.worker.state_folder / "learn" / chosen.kafka.application_id
     lock = _alone(folder)
     os.nice(NICENESS)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        from streams.kafka.shards import steady_ms
+        from streams.kafka.worker import await_kafka, check_topics
+
         check_topics(chosen.kafka, await_kafka(chosen.kafka, chosen.worker.connect_timeout_s, _say))
+        from models.registry import Registry  # torch takes seconds: a wrong setting, or no Kafka, is told before
+        from streams.kafka.trainer import Trainer, TrainerConfig
+
         registry = Registry(chosen.model.registry.expanduser())
         config = TrainerConfig(
             chosen.engine(), chosen.kafka, chosen.worker, chosen.learn, chosen.partitioner, chosen.forecaster(),

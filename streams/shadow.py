@@ -77,8 +77,8 @@ class Shadow:
     def challenge(self, forecaster: Forecaster, last: int) -> None:
         """Let somebody be the challenger who has read days up to `last`; the trial of the one before goes on."""
         former = self.contest.challenger
-        rival = self.rival(forecaster, bare=True)
-        self.contest.challenger = Rival(forecaster, former.learner, bare=True) if former is not None else rival
+        bare = self.rival(forecaster, bare=True) if former is None else replace(former, forecaster=forecaster)
+        self.contest.challenger = bare
         self._after = last
 
     # -- what is played

@@ -224,7 +224,7 @@ def test_pieces_answer_every_row_once_however_memory_behaves(
     model = UnrulyModel(["memory" if short else "ok" for short in script], fits)
     batch = rows_of(shop(30), 0, size)
     try:
-        forecast = Pieces(model, rows).ask(batch)
+        forecast = Pieces(rows).ask(model, batch)
     except MemoryError:
         assert model.calls[-1] <= 1, "given up with one row alone"
         return

@@ -55,12 +55,10 @@ class Models:
         ForecastError
             If there is none here, or it is damaged.
         """
-        if name not in self._known:
+        if (found := self._known.get(name)) is None:
             found = self._find(name)
             found = self._known.setdefault(found.name, found)
-            if name != found.name:
-                return found
-        return self._known[name]
+        return found
 
 
 @dataclass(frozen=True, slots=True)

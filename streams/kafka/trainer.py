@@ -33,7 +33,7 @@ from models.registry import Registry
 from models.serving import EncoderForecaster
 from models.task import TaskError, read_task
 from online.continual import Contest
-from online.lineage import CONTINUING, Lineage
+from online.lineage import Lineage, continuing
 from streams.calendar import DAY_MS
 from streams.engine import EngineConfig
 from streams.kafka.commands import CommandError, tell_workers
@@ -59,9 +59,6 @@ TICK_MS = 1_000
 
 AGAIN_S = 10.0
 """Time before a promotion that failed is tried again."""
-
-LEARNS_ON = 10
-"""A net that learns on takes so many times fewer steps than one that is fitted anew."""
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -111,7 +108,7 @@ class TrainerConfig:
     registry
         Of models.
     folder
-        For what it keeps.
+        For what it keeps; it is there.
     """
 
     engine: EngineConfig
@@ -137,13 +134,12 @@ class Trainer:
     Raises
     ------
     WorkerError
-        If what it kept is of another program, or its folder cannot be written.
+        If what it kept is of another program.
     """
 
     def __init__(self, config: TrainerConfig, now_ms: Callable[[], int]) -> None:
         self._config, self._now_ms = config, now_ms
         self._recipe = Recipe(steps=config.learn.steps)
-        _made(config.folder)
         self._digest: str | None = None
         self._champion = self._incumbent()
         reader = registered(PRETRAINED, config.registry.folder)
@@ -301,10 +297,9 @@ class Trainer:
 
     def _new_line(self, folders: list[Path], origins: list[Net], generation: int, born: int) -> Lineage:
         share = self._config.learn.core_share
-        on = replace(CONTINUING, steps=max(1, self._recipe.steps // LEARNS_ON))
         return Lineage(
-            self._task_folder, folders, self._line_folder, self._config.learn.every_days, on, origins, self._recipe,
-            generation, born, share,
+            self._task_folder, folders, self._line_folder, self._config.learn.every_days,
+            continuing(self._recipe.steps), origins, self._recipe, generation, born, share,
         )  # fmt: skip
 
     def _fit(self) -> None:
@@ -381,10 +376,3 @@ class Trainer:
         """Make a model the champion and tell the workers; twice is as good as once."""
         self._config.registry.promote(name, self._now_ms())
         tell_workers(self._config.kafka, "promote", name, f"cmd_promote_{name.rpartition(':')[2]}")
-
-
-def _made(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WorkerError(f"{folder}: cannot be made ({error.strerror}); set worker.state_folder") from error
